@@ -1,0 +1,33 @@
+# make quickstart: everything from a fresh machine to a translation; make test: the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test check demo clean
+
+# the package and what it needs, in an environment of its own; again only when pyproject.toml changes
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'nmt needs Python 3.11 or newer: make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/installed
+	$(BIN)/nmt train starter-en-de --out runs/starter-en-de $(if $(wildcard runs/starter-en-de),--resume)
+	$(BIN)/nmt evaluate runs/starter-en-de
+	echo "The small child does not see the old dog." | $(BIN)/nmt translate runs/starter-en-de
+	@echo
+	@echo "Next:  echo 'Tomorrow the teacher reads a good book.' | $(BIN)/nmt translate runs/starter-en-de"
+	@echo "       $(BIN)/nmt info runs/starter-en-de"
+
+test: $(VENV)/installed
+	$(BIN)/pytest --cov --cov-report=term
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,20 @@
+"""nmt: machine translation that people train for their language pair on their computer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nmt.translate import Translation, Translator
+
+__version__ = "0.1.0"
+__all__ = ["Translation", "Translator", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Bring in torch and the models only for those who ask for a translator."""
+    if name in ("Translation", "Translator"):
+        from nmt import translate
+
+        return getattr(translate, name)
+    raise AttributeError(f"module 'nmt' has no attribute '{name}'")

@@ -1,0 +1,180 @@
+"""Recurrent layers: `rnn`, `lstm` and `gru`, stacked.
+
+    rnn   h' = tanh(W x + U h + b)                                           (Elman 1990)
+    lstm  i, f, o = sigma(W x + U h + b);  g = tanh(...)
+          c' = f*c + i*g;  h' = o*tanh(c')                                   (Hochreiter and Schmidhuber 1997)
+    gru   r, z = sigma(W x + U h + b);  n = tanh(W x + b + r*(U h + b'))
+          h' = (1 - z)*n + z*h                                               (Cho et al. 2014)
+
+The state of a stack is always a tuple of (L, B, D) tensors: (h, c) for an LSTM, (h,) for the others.
+Padding never changes a state. Instead of packed sequences, which run step by step on a CPU, each row is reversed by
+its own length, and a cell that has to stop at a row's end is frozen there by its own gates: an extra input, 1 on
+padding, has weights so large that the LSTM keeps c (i = 0, f = 1) and the GRU keeps h (z = 1), exactly.
+
+Letters: B batch, T steps, L layers, D width, I input width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+_CALLS = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
+_SHUT = 1e4  # sigmoid(+-1e4) is exactly 1 or 0 in float32, bfloat16 and float16
+
+States = tuple[Tensor, ...]
+
+
+class Dropout(nn.Module):
+    """Dropout with one mask for all steps of a sequence (Gal and Ghahramani 2016, section 4)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def mask(self, like: Tensor, width: int) -> Tensor | None:
+        """A fresh mask (B, 1, width) for the rows of `like` (B, ...); None where nothing is dropped."""
+        if not self.training or not self.p:
+            return None
+        keep = 1 - self.p
+        return torch.empty(like.size(0), 1, width, device=like.device).bernoulli_(keep).div_(keep)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return masked(x, self.mask(x, x.size(-1)))
+
+
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask.to(x.dtype)
+
+
+class Layer(nn.Module):
+    """One recurrent layer in one direction: (B, T, I) and a state of (1, B, D) tensors to (B, T, D) and a state."""
+
+    def __init__(self, cell: str, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.cell = cell
+        self.hidden = hidden
+        self.rnn = CELLS[cell](inputs, hidden, batch_first=True)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Glorot for inputs, orthogonal for each recurrent gate, forget gate open (Jozefowicz et al. 2015)."""
+        gates = self.rnn.weight_hh_l0.size(0) // self.hidden
+        nn.init.xavier_uniform_(self.rnn.weight_ih_l0)
+        for gate in self.rnn.weight_hh_l0.data.chunk(gates):
+            nn.init.orthogonal_(gate)
+        nn.init.zeros_(self.rnn.bias_ih_l0)
+        nn.init.zeros_(self.rnn.bias_hh_l0)
+        if self.cell == "lstm":
+            self.rnn.bias_ih_l0.data.view(4, self.hidden)[1] = 1.0
+
+    def start(self, x: Tensor) -> States:
+        """The zero state for the rows of x."""
+        zero = torch.zeros(1, x.size(0), self.hidden, dtype=x.dtype, device=x.device)
+        return (zero, zero) if self.cell == "lstm" else (zero,)
+
+    def forward(self, x: Tensor, state: States, real: Tensor | None = None) -> tuple[Tensor, States]:
+        """Run over all steps. Where `real` (B, T) is False the state stands still and the output means nothing."""
+        weights: list[Tensor] = list(self.rnn._flat_weights)
+        if real is not None:
+            x = torch.cat([x, (~real).to(x.dtype).unsqueeze(2)], dim=2)  # (B, T, I + 1)
+            weights[0] = torch.cat([weights[0], self._freeze(weights[0])], dim=1)  # (G·D, I + 1)
+        start = tuple(part.to(x.dtype) for part in state)
+        hidden = start if self.cell == "lstm" else start[0]
+        out, *end = _CALLS[self.cell](x, hidden, weights, True, 1, 0.0, self.training, False, True)
+        if real is not None:
+            last = (real.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, self.hidden)  # (B, 1, D)
+            end[0] = out.gather(1, last).transpose(0, 1)  # the tanh cell and the LSTM's h have no gate to hold them
+        return out, tuple(end)
+
+    def _freeze(self, like: Tensor) -> Tensor:
+        """The input weights (G·D, 1) of "this step is padding", in the gate order of torch.nn."""
+        column = like.new_zeros(like.size(0) // self.hidden, self.hidden)
+        if self.cell == "lstm":  # i, f, g, o
+            column[0], column[1] = -_SHUT, _SHUT
+        elif self.cell == "gru":  # r, z, n
+            column[1] = _SHUT
+        return column.view(-1, 1)
+
+
+class Recurrent(nn.Module):
+    """A stack of L layers, in one direction or both.
+
+    With `both` every layer reads the sequence forwards and backwards and gives the two outputs side by side; its
+    width is then 2 D and so is that of its final state. `residual` adds a layer's input to its output where the
+    widths agree (He et al. 2016; Wu et al. 2016, section 3.1).
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        inputs: int,
+        hidden: int,
+        layers: int = 1,
+        dropout: float = 0.0,
+        both: bool = False,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.width = hidden * (2 if both else 1)
+        self.residual = residual
+        widths = [inputs] + [self.width] * (layers - 1)
+        self.forwards = nn.ModuleList(Layer(cell, width, hidden) for width in widths)
+        self.backwards = nn.ModuleList(Layer(cell, width, hidden) for width in widths) if both else None
+        self.dropout = Dropout(dropout)
+
+    @property
+    def layers(self) -> int:
+        return len(self.forwards)
+
+    def masks(self, like: Tensor) -> tuple[Tensor | None, ...]:
+        """Dropout masks between the layers for the rows of `like`, to be held over several calls."""
+        return tuple(self.dropout.mask(like, self.width) for _ in range(self.layers - 1))
+
+    def forward(
+        self,
+        x: Tensor,
+        state: States | None = None,
+        lengths: Tensor | None = None,
+        masks: tuple[Tensor | None, ...] | None = None,
+    ) -> tuple[Tensor, States]:
+        """Outputs (B, T, width) and the final state, a tuple of (L, B, width) tensors.
+
+        `lengths` (B,) says how many steps of each row are real; without it all are. `state` is for one direction.
+        """
+        masks = self.masks(x) if masks is None else masks
+        real = back = None
+        if lengths is not None:
+            steps = torch.arange(x.size(1), device=x.device)  # (T,)
+            real = steps < lengths.unsqueeze(1)  # (B, T)
+            back = torch.where(real, lengths.unsqueeze(1) - 1 - steps, steps)  # (B, T), its own inverse
+            real = None if bool(real.all()) else real
+        ends: list[States] = []
+        for number in range(self.layers):
+            start = None if state is None else tuple(part[number : number + 1] for part in state)
+            x_in = masked(x, masks[number - 1]) if number else x
+            out, end = self._layer(number, x_in, start, real, back)
+            x = x_in + out if self.residual and out.shape == x_in.shape else out
+            ends.append(end)
+        return x, tuple(torch.cat(parts) for parts in zip(*ends, strict=True))
+
+    def _layer(
+        self, number: int, x: Tensor, start: States | None, real: Tensor | None, back: Tensor | None
+    ) -> tuple[Tensor, States]:
+        forwards = self.forwards[number]
+        assert isinstance(forwards, Layer)
+        start = forwards.start(x) if start is None else start
+        out, end = forwards(x, start, real)
+        if self.backwards is None:
+            return out, end
+        backwards = self.backwards[number]
+        reversed_x = _reorder(x, back)
+        out_back, end_back = backwards(reversed_x, start, real)
+        out = torch.cat([out, _reorder(out_back, back)], dim=2)  # (B, T, 2 D)
+        return out, tuple(torch.cat(pair, dim=2) for pair in zip(end, end_back, strict=True))
+
+
+def _reorder(x: Tensor, order: Tensor | None) -> Tensor:
+    """The steps of x (B, T, D) in each row's own order (B, T); all backwards without one."""
+    return x.flip(1) if order is None else x.gather(1, order.unsqueeze(2).expand_as(x))

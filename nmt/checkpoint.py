@@ -1,0 +1,189 @@
+"""The model folder: one trained translator, self-contained, and what is needed to go on training it.
+
+    recipe.yaml          the recipe as resolved
+    source.model         SentencePiece, text in
+    target.model         SentencePiece, text out
+    model.safetensors    the best weights so far
+    model.json           format, package version, sizes, data counts, best score with signature
+    metrics.jsonl        one line per report of the training
+    training/state.pt    weights, optimiser, random states, position: to resume
+
+Every file is replaced in one piece, so that whatever kills the process leaves a folder that works. Loading runs no
+code from the folder: safetensors, and `weights_only=True` for the training state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from nmt.errors import CheckpointError
+from nmt.recipe import Recipe, dump, parse
+
+FORMAT = 1
+WEIGHTS, STATE, METRICS, INFO = "model.safetensors", "training/state.pt", "metrics.jsonl", "model.json"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` when all went well. Raises CheckpointError on a full disk."""
+    handle, name = -1, ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        yield Path(name)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a full disk as a RuntimeError
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise CheckpointError(f"{path}: cannot be written: {reason}; what was saved before is untouched") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters by name, each shared one once."""
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    content = save({name: weight.contiguous().cpu() for name, weight in weights.items()})
+    write_bytes(folder / WEIGHTS, content)
+
+
+def restore(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Put weights into a model. Raises CheckpointError where names or shapes differ."""
+    own = parameters(model)
+    if own.keys() != weights.keys():
+        odd = sorted(own.keys() ^ weights.keys())
+        raise CheckpointError(f"{where}: the weights do not belong to the recipe beside them: {odd[0]} differs")
+    for name, weight in own.items():
+        if weight.shape != weights[name].shape:
+            given, wanted = tuple(weights[name].shape), tuple(weight.shape)
+            raise CheckpointError(f"{where}: {name} has the shape {given}, the recipe beside it says {wanted}")
+        weight.copy_(weights[name])
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model folder as read; `weights` are on the CPU."""
+
+    folder: Path
+    recipe: Recipe
+    info: dict[str, Any]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Raises CheckpointError for a file that is missing, truncated or not safetensors."""
+        path = self.folder / WEIGHTS
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path}: there are no trained weights yet: train with `nmt train`, or go on with --resume"
+            )
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{path}: not a safetensors file, or truncated ({reason}): copy it again; nmt reads no pickles"
+            ) from None
+
+
+def read(folder: Path) -> Saved:
+    """Open a model folder. Raises CheckpointError where it is none, or of another format."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: no such model folder: train one with `nmt train`, or check the path")
+    info = _json(folder / INFO)
+    if info.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder / INFO}: format {info.get('format')!r}, this version of nmt reads {FORMAT}: "
+            f"it was written by nmt {info.get('package', 'unknown')}, use that or train again"
+        )
+    return Saved(folder, read_recipe(folder), info)
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe a folder was trained with."""
+    import yaml
+
+    path = folder / "recipe.yaml"
+    try:
+        return parse(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    write_text(folder / "recipe.yaml", dump(recipe))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing: {path.parent} is not a model folder of nmt") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not what nmt writes there: copy it again")
+    return content
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Everything that training needs to go on as if it had never stopped."""
+    with replacing(folder / STATE) as temporary:
+        torch.save(dict(state), temporary)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The training state, None where there is none yet. Raises CheckpointError where it cannot be read."""
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds: a truncated archive, a pickle with code, bad data
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(f"{path}: not a training state, or truncated: {reason}") from None
+    assert isinstance(state, dict)
+    return state
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; a last line cut short by a crash is left out."""
+    path = folder / METRICS
+    rows: list[dict[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows

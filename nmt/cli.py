@@ -1,0 +1,239 @@
+"""The command line: one function per verb, no logic. `nmt --help` has an example of each.
+
+Results go to standard output, progress and warnings to standard error. Exit status: 0 done, 1 the work failed, 2 the
+call was wrong, 130 and 143 after Ctrl-C and SIGTERM. What a verb needs is imported when it runs, so that `--help`
+answers at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Annotated, NoReturn
+
+import typer
+
+from nmt.errors import CallError, NmtError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Machine translation that you train for your language pair on your computer.",
+)
+
+Set = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key, as often as you like.")
+]
+Beam = Annotated[int | None, typer.Option(min=1, max=100, help="Beam width; 1 is greedy.")]
+Nbest = Annotated[int, typer.Option(min=1, max=100, help="Translations per line.")]
+System = Annotated[str, typer.Argument(metavar="RUN", help="A model folder; an ensemble is written runs/a+runs/b.")]
+
+
+class Format(StrEnum):
+    text = "text"
+    jsonl = "jsonl"
+
+
+class Significance(StrEnum):
+    bootstrap = "bootstrap"
+    randomisation = "randomisation"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from nmt import __version__
+
+        typer.echo(f"nmt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _nmt(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")],
+    changes: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/<recipe> if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run folder stands.")] = False,
+) -> None:
+    """Train a translator.
+
+    Example: nmt train starter-en-de --set training.epochs=5
+    """
+    from nmt import run
+    from nmt.recipe import load
+
+    run.train(load(recipe, changes), out, resume)
+
+
+@app.command()
+def evaluate(
+    systems: Annotated[list[str], typer.Argument(metavar="[RUN]...", help="Model folders or ensembles.")] = [],  # noqa: B006
+    source: Annotated[Path | None, typer.Option(help="A test set of your own: the source lines.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="... and their translations.")] = None,
+    hypothesis: Annotated[list[Path], typer.Option(help="Translations made elsewhere.")] = [],  # noqa: B006
+    beam: Beam = None,
+    changes: Set = [],  # noqa: B006
+    significance: Annotated[Significance, typer.Option(help="How two systems are compared.")] = Significance.bootstrap,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+) -> None:
+    """BLEU, chrF and TER of runs, or of a file of translations.
+
+    Example: nmt evaluate runs/multi30k-en-de
+    """
+    from nmt import evaluate as work
+
+    result = work.run(systems, source, reference, hypothesis, _search(beam, changes), significance.value)
+    typer.echo(json.dumps(result.to_json(), ensure_ascii=False, indent=2) if as_json else str(result))
+
+
+@app.command()
+def translate(
+    system: System,
+    input: Annotated[Path | None, typer.Option(help="Lines to translate; standard input if not given.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to; standard output if not given.")] = None,
+    format: Annotated[Format, typer.Option(help="jsonl has scores, pieces and alternatives.")] = Format.text,
+    nbest: Nbest = 1,
+    beam: Beam = None,
+    changes: Set = [],  # noqa: B006
+) -> None:
+    """Translate lines of text.
+
+    Example: echo "A dog runs." | nmt translate runs/multi30k-en-de
+    """
+    from nmt.formats import count_lines, read_lines
+    from nmt.progress import Bar
+    from nmt.translate import Translator, to_json
+
+    translator = Translator.load(system).adjusted(_search(beam, changes))
+    total = count_lines(input) if input else 0
+    with _writing(output) as out, contextlib.ExitStack() as stack:
+        bar = stack.enter_context(Bar("translating", total)) if total else None
+        lines = read_lines(input) if input else _stdin_lines()
+        for number, translation in enumerate(translator.stream(lines, nbest), start=1):
+            if format is Format.jsonl:
+                out.write(json.dumps(to_json(translation), ensure_ascii=False) + "\n")
+            else:
+                for one in (translation, *translation.alternatives):
+                    out.write(one.text + "\n")
+            if bar:
+                bar.update(number)
+
+
+@app.command()
+def score(
+    system: System,
+    source: Annotated[Path, typer.Argument(help="Source lines.")],
+    target: Annotated[Path, typer.Argument(help="Their translations, N lines each with --nbest N.")],
+    nbest: Nbest = 1,
+) -> None:
+    """Log-probability of each translation, by forced decoding, and the perplexity of all.
+
+    Example: nmt score runs/multi30k-en-de test.en test.de
+    """
+    from math import exp
+
+    from nmt.evaluate import score_files
+    from nmt.progress import say
+
+    total, pieces = 0.0, 0
+    for scored in score_files(system, source, target, nbest):
+        typer.echo(f"{scored.log_prob:.4f}")
+        total, pieces = total + scored.log_prob, pieces + len(scored.log_probs)
+    say(f"{pieces:,} pieces, log-probability {total:.2f}, perplexity {exp(-total / pieces):.3f}")
+
+
+@app.command()
+def data(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")],
+    changes: Set = [],  # noqa: B006
+) -> None:
+    """Fetch and prepare a recipe's corpus and say what is in it.
+
+    Example: nmt data multi30k-en-de
+    """
+    from nmt import report
+    from nmt.recipe import load
+
+    typer.echo(report.data(load(recipe, changes), recipe))
+
+
+@app.command()
+def info(
+    subject: Annotated[str, typer.Argument(metavar="RECIPE|RUN", help="A recipe or a model folder.")],
+    changes: Set = [],  # noqa: B006
+) -> None:
+    """Parameters, sizes, data and scores of a run or a recipe.
+
+    Example: nmt info runs/multi30k-en-de
+    """
+    from nmt import report
+
+    typer.echo(report.info(subject, changes))
+
+
+def _search(beam: int | None, changes: Iterable[str]) -> list[str]:
+    """The changes to a recipe's search that the flags ask for."""
+    changes = list(changes)
+    for change in changes:
+        if not change.startswith("search."):
+            raise CallError(f"--set {change}: of a trained model only search.* can be changed")
+    return changes if beam is None else [f"search.beam={beam}", "search.method=beam", *changes]
+
+
+@contextlib.contextmanager
+def _writing(path: Path | None) -> Iterator[IO[str]]:
+    """A file that appears when it is complete, or standard output."""
+    if path is None:
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    from nmt.checkpoint import replacing
+
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        yield file
+
+
+def _stdin_lines() -> Iterator[str]:
+    from nmt.formats import decode_lines
+
+    return decode_lines(sys.stdin.buffer, "standard input")
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"nmt: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def main() -> NoReturn:
+    """The entry point: errors become one line and an exit status, never a traceback."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `nmt translate ... | head` ends quietly
+    try:
+        app()
+    except NmtError as error:
+        _fail(str(error), error.status)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except Exception as error:
+        if os.environ.get("NMT_DEBUG"):
+            raise
+        kind = type(error).__name__
+        _fail(f"unexpected {kind}: {error} (this is a bug: run again with NMT_DEBUG=1 and report what it prints)", 1)
+    sys.exit(0)

@@ -1,0 +1,304 @@
+"""Parallel text: where a split lies, and its sentence pairs as memory-mapped Arrow through `datasets`.
+
+    load("train", "en", "de", path="multi30k")   files in a folder (see `nmt.formats`), else a data set of the hub
+    from_pairs(sources, targets, name)           text that is already there
+
+A split is read and checked once, then kept under `$NMT_CACHE` (`~/.cache/nmt`) until a file of it changes in size or
+time, so a corpus may be larger than memory. `datasets` is imported when it is needed, without telemetry; its progress
+bars go to stderr, if that is a terminal and HF_DATASETS_DISABLE_PROGRESS_BARS is not set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from nmt.errors import DataError
+from nmt.formats import (
+    PACKED,
+    READERS,
+    Pair,
+    count_lines,
+    decode_lines,
+    kind,
+    one_line,
+    pick,
+    read_lines,
+    read_pairs,
+    table_pairs,
+)
+
+if TYPE_CHECKING:
+    import pyarrow
+    from datasets import Dataset
+
+__all__ = [
+    "Corpus",
+    "Lines",
+    "MissingSplitError",
+    "Overlap",
+    "cache",
+    "count_lines",
+    "decode_lines",
+    "from_pairs",
+    "load",
+    "overlap",
+    "quiet",
+    "read_lines",
+]
+
+VERSION = 1  # raise it when the same files would give other pairs
+ALSO = {"valid": ("validation", "dev")}  # other names of a split
+
+
+class MissingSplitError(DataError):
+    """The corpus is there, but not this split of it."""
+
+
+class Lines(Sequence[str]):
+    """A column of text, read where it lies."""
+
+    def __init__(self, column: pyarrow.ChunkedArray) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self._column.chunks:
+            yield from chunk.to_pylist()
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            lines: list[str] = self._column[index].to_pylist()
+            return lines
+        return str(self._column[index].as_py())
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The pairs of a split: an Arrow data set with the columns `source` and `target`."""
+
+    name: str  # for messages: the files, or the hub data set
+    pairs: Dataset
+    fingerprint: str  # the same as long as the pairs are
+
+    @property
+    def source(self) -> Lines:
+        return Lines(self.pairs.data.column("source"))
+
+    @property
+    def target(self) -> Lines:
+        return Lines(self.pairs.data.column("target"))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How many of `total` pairs occur in the training set: by their source alone, and as a pair."""
+
+    sources: int
+    pairs: int
+    total: int
+
+
+def load(
+    split: str | Sequence[str],
+    source: str,
+    target: str,
+    path: str | None = None,
+    hub: str | None = None,
+    hub_config: str | None = None,
+    columns: tuple[str, str] | None = None,
+) -> Corpus:
+    """The pairs of one split, from the cache where nothing has changed.
+
+    `path` is a folder, looked for as it is, under $NMT_DATA and under data/; `split` is a stem in it (`train` for
+    train.en and train.de, or train.tsv, ...), the name of one file, or two names. A `path` that is a file is the
+    split `train`, its neighbours the others. Where there is no such folder, `split` is one of the data set `hub`.
+    Raises MissingSplitError for a split that is not there, DataError for all else that is missing or wrong.
+    """
+    found = _place(path) if path else None
+    if found:
+        files = _files(found, split, (source, target))
+        print_ = _fingerprint(files, source, target, columns)
+        return _stored(partial(read_pairs, files, (source, target), columns), " and ".join(map(str, files)), print_)
+    if hub and isinstance(split, str):
+        return _from_hub(hub, hub_config, split, (source, target), columns)
+    if not path:
+        raise DataError(f"data.path: name the folder where {split} is, or a hub data set in data.hub")
+    places = ", ".join(map(str, _places(path)))
+    raise DataError(f"data.path: no '{path}': looked for {places}: put the corpus there, or set $NMT_DATA or data.path")
+
+
+def from_pairs(source: Sequence[str], target: Sequence[str], name: str) -> Corpus:
+    """A corpus of text in memory. Raises DataError for sides of different length and for what is not text."""
+    if len(source) != len(target):
+        raise DataError(f"{name}: {len(source):,} source and {len(target):,} target sentences: they must pair up")
+    sides = {
+        "source": [one_line(text, f"{name}: source {n}") for n, text in enumerate(source, 1)],
+        "target": [one_line(text, f"{name}: target {n}") for n, text in enumerate(target, 1)],
+    }
+    quiet()
+    from datasets import Dataset
+
+    digest = hashlib.sha256("\n".join(sides["source"] + sides["target"]).encode()).hexdigest()[:32]
+    return Corpus(name, Dataset.from_dict(sides, features=_features()), digest)
+
+
+def overlap(train: Corpus, other: Corpus) -> Overlap:
+    """How much of a validation or test set was seen in training, exactly; `train` may be of any size."""
+    sources = set(other.source).intersection(train.source)
+    pairs = set(zip(other.source, other.target, strict=True)).intersection(zip(train.source, train.target, strict=True))
+    return Overlap(
+        sum(text in sources for text in other.source),
+        sum(pair in pairs for pair in zip(other.source, other.target, strict=True)),
+        len(other),
+    )
+
+
+def cache() -> Path:
+    """Where what was read and tokenised is kept: $NMT_CACHE, or ~/.cache/nmt."""
+    return Path(os.environ.get("NMT_CACHE") or "~/.cache/nmt").expanduser()
+
+
+def quiet() -> None:
+    """Import `datasets` without telemetry or warnings, with progress bars for a terminal only."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import datasets
+
+    datasets.logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    if not sys.stderr.isatty() and "HF_DATASETS_DISABLE_PROGRESS_BARS" not in os.environ:
+        datasets.disable_progress_bars()
+
+
+def _places(path: str) -> list[Path]:
+    """Where a corpus may lie, in the order of looking."""
+    folders = [Path(), Path(os.environ["NMT_DATA"])] if os.environ.get("NMT_DATA") else [Path()]
+    return list(dict.fromkeys(folder / Path(path).expanduser() for folder in [*folders, Path("data")]))
+
+
+def _place(path: str) -> Path | None:
+    return next((place for place in _places(path) if os.path.exists(place)), None)
+
+
+def _files(place: Path, split: str | Sequence[str], languages: Pair) -> list[Path]:
+    """The file of a split, or the two of its sides."""
+    folder = place if os.path.isdir(place) else place.parent
+    if not isinstance(split, str):
+        return [folder / name for name in split]
+    if kind(split) in READERS:
+        return [folder / split]
+    if folder != place and split == "train":
+        return [place]
+    for stem in (split, *ALSO.get(split, ())):
+        source, target = (_packed(folder / f"{stem}.{language}") for language in languages)
+        if source and target:
+            return [source, target]
+        if whole := [file for suffix in READERS if (file := _packed(folder / f"{stem}{suffix}"))]:
+            return whole[:1]
+        if source or target:
+            other = languages[1 if source else 0]
+            raise DataError(f"{source or target}: no {stem}.{other} beside it: both sides are needed")
+    raise MissingSplitError(
+        f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
+        f"with one of {', '.join(READERS)} (also {', '.join(PACKED)})"
+    )
+
+
+def _packed(file: Path) -> Path | None:
+    names = (file.with_name(file.name + packed) for packed in ("", *PACKED))
+    return next((name for name in names if os.path.exists(name)), None)
+
+
+def _from_hub(hub: str, config: str | None, split: str, languages: Pair, columns: Pair | None) -> Corpus:
+    table = _fetched(hub, config, split)
+    name = f"hub data set '{hub}', split '{split}'"
+    names = pick(table.data.slice(0, 0).flatten().column_names, languages, columns, name)
+    batches = table.with_format("arrow").iter(batch_size=1000)
+    print_ = _fingerprint([Path(file["filename"]) for file in table.cache_files], *names)
+    return _stored(partial(table_pairs, batches, names, name), name, print_)
+
+
+def _fetched(hub: str, config: str | None, split: str) -> Any:
+    """The split of a hub data set. It goes to $NMT_CACHE where that is set, else to the cache all of `datasets` use."""
+    quiet()
+    from datasets import load_dataset
+
+    folder = str(cache() / "hub") if os.environ.get("NMT_CACHE") else None
+    for name in (split, *ALSO.get(split, ())):
+        try:
+            return load_dataset(hub, config, split=name, cache_dir=folder)
+        except Exception as error:  # `datasets` lets through what each of its parts may raise
+            if not (isinstance(error, ValueError) and "nknown split" in str(error)):
+                raise DataError(_refusal(hub, error)) from None
+            available = str(error)
+    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}")
+
+
+def _refusal(hub: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    if "scripts are no longer supported" in reason:
+        reason = f"it needs a loading script, which `datasets` no longer runs ({reason})"
+    elif "config" in reason.lower() and isinstance(error, ValueError):
+        return f"hub data set '{hub}': {reason}: set data.hub_config"
+    elif isinstance(error, ConnectionError):
+        reason = f"it cannot be reached ({reason})"
+    return (
+        f"hub data set '{hub}': {reason}: get the corpus as files and name their folder in data.path "
+        "(absolute, or under $NMT_DATA or data/)"
+    )
+
+
+def _fingerprint(files: Iterable[Path], *options: object) -> str:
+    """A hash of where files lie, how large they are, when they changed and how they are read."""
+    facts: list[object] = [VERSION, *options]
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+        facts.append((os.path.realpath(file), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
+def _features() -> Any:
+    from datasets import Features, Value
+
+    return Features({"source": Value("string"), "target": Value("string")})
+
+
+def _stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) -> Corpus:
+    """The pairs as an Arrow file in the cache, written if it is not there yet."""
+    quiet()
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    def rows() -> Iterator[dict[str, str]]:
+        for source, target in pairs():
+            yield {"source": source, "target": target}
+
+    folder = cache() / "pairs"
+    try:
+        stored = Dataset.from_generator(rows, _features(), cache_dir=str(folder), fingerprint=fingerprint)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DataError):
+            raise error.__cause__ from None
+        raise DataError(f"{name}: cannot be kept in {folder}: {error.__cause__}: set $NMT_CACHE") from None
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}: set $NMT_CACHE") from None
+    return Corpus(name, stored, fingerprint)

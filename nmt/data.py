@@ -1,0 +1,358 @@
+"""From sentence pairs to batches: tokenise once, leave out what would not teach, group by length, pad.
+
+    prepare(corpus, ...) -> TrainingSet, Filtered       tokenised in parallel and filtered, both kept in the cache
+    Batches(lengths, ...).plan(epoch)                   rows of each batch, from (seed, epoch) alone
+    TrainingSet.batch(rows) -> Batch                    tensors
+
+The ids stay in memory-mapped Arrow columns and are read without a copy. A batch costs its rows times its longest side,
+<eos> and padding counted, and costs no more than `batch_tokens` unless it is one pair. A run stopped after n batches
+of an epoch goes on with `plan(epoch)[n:]`.
+
+Letters: B batch, S source length, T target length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmt.corpus import Corpus, cache
+from nmt.errors import DataError
+from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
+
+if TYPE_CHECKING:
+    import pyarrow
+    import torch
+
+Array = NDArray[np.integer[Any]]
+Rows = Sequence[Sequence[int] | Array]
+
+VERSION = 1  # raise it when the same pairs would give other ids or other rows
+SHORT = 10  # pieces; pairs with no longer side may have any ratio
+PARALLEL = 200_000  # pairs from which starting processes is worth it
+JITTER = 0.25  # share of pairs that an epoch sorts as if they were a piece longer
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """How many pairs there were, and how many were left out for each reason; the first that holds counts."""
+
+    total: int
+    empty: int = 0  # a side has no words
+    identical: int = 0  # both sides are the same
+    duplicate: int = 0  # the same pair came before
+    long: int = 0  # a side has more than max_length pieces
+    ratio: int = 0  # one side has more than max_ratio times the pieces of the other
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        return {name: count for name, count in asdict(self).items() if name != "total"}
+
+    @property
+    def kept(self) -> int:
+        return self.total - sum(self.reasons.values())
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{count:,} {name}" for name, count in self.reasons.items() if count)
+        return f"{self.kept:,} of {self.total:,} pairs kept" + (f", left out: {reasons}" if reasons else "")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded tensors of ids, int64: target_in is <bos> y, target_out is y <eos>."""
+
+    source: torch.Tensor  # (B, S), ending with <eos>
+    source_lengths: torch.Tensor  # (B,), <eos> counted
+    target_in: torch.Tensor  # (B, T)
+    target_out: torch.Tensor  # (B, T)
+    tokens: int  # real target tokens, <eos> counted
+
+    @property
+    def sentences(self) -> int:
+        return self.source.size(0)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(
+            self.source.to(device),
+            self.source_lengths.to(device),
+            self.target_in.to(device),
+            self.target_out.to(device),
+            self.tokens,
+        )
+
+
+class Ragged:
+    """Rows of ids of unequal length, in an Arrow column of lists."""
+
+    def __init__(self, column: pyarrow.ChunkedArray) -> None:
+        chunks = [chunk for chunk in column.chunks if len(chunk)]
+        self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
+        self._values = [chunk.values.to_numpy() for chunk in chunks]  # views of the mapped file
+        self._starts = np.cumsum([0, *map(len, chunks)])
+        self.lengths: Array = np.concatenate([np.diff(offsets).astype(np.int32) for offsets in self._offsets])
+
+    def take(self, rows: Array) -> list[Array]:
+        chunks = np.searchsorted(self._starts, rows, side="right") - 1
+        inside = rows - self._starts[chunks]
+        return [
+            self._values[chunk][self._offsets[chunk][row] : self._offsets[chunk][row + 1]]
+            for chunk, row in zip(chunks.tolist(), inside.tolist(), strict=True)
+        ]
+
+
+class TrainingSet:
+    """Tokenised pairs, those of `rows` of a corpus."""
+
+    def __init__(
+        self, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokenizer], ids: tuple[Ragged, Ragged], rows: Array
+    ) -> None:
+        self._corpus = corpus
+        self._tokenizers = tokenizers
+        self._source, self._target = ids
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def source_lengths(self) -> Array:
+        """The pieces of each source, <eos> counted."""
+        return self._source.lengths[self._rows] + 1
+
+    @property
+    def target_lengths(self) -> Array:
+        """The pieces of each target, <eos> counted."""
+        return self._target.lengths[self._rows] + 1
+
+    def batch(self, indices: Sequence[int] | Array) -> Batch:
+        rows = self._rows[indices]
+        return collate(self._source.take(rows), self._target.take(rows))
+
+    def text(self, indices: Sequence[int] | Array) -> tuple[list[str], list[str]]:
+        pairs = self._corpus.pairs[self._rows[indices].tolist()]
+        return pairs["source"], pairs["target"]
+
+    def sampled(self, indices: Sequence[int] | Array, seed: int, alpha: float) -> Batch:
+        """The batch with other segmentations of its text, drawn with `seed` (see `Tokenizer.encode`)."""
+        source, target = (
+            tokenizer.encode(lines, alpha, seed)
+            for tokenizer, lines in zip(self._tokenizers, self.text(indices), strict=True)
+        )
+        return collate(source, target)
+
+
+class Batches:
+    """Which rows make a batch, in an order that depends on the seed and the epoch alone.
+
+    `source_lengths` and `target_lengths` count <eos>. Every row is in exactly one batch of an epoch.
+    """
+
+    def __init__(self, source_lengths: Array, target_lengths: Array, batch_tokens: int, seed: int = 1) -> None:
+        self._source = source_lengths
+        self._target = target_lengths
+        self._longest = np.maximum(source_lengths, target_lengths)
+        self._budget = batch_tokens
+        self._seed = seed
+        self._planned: tuple[int, list[Array]] | None = None
+
+    def plan(self, epoch: int) -> list[Array]:
+        """The batches of an epoch, shuffled; within each the rows have about the same lengths on both sides."""
+        if self._planned is None or self._planned[0] != epoch:
+            self._planned = epoch, self._plan(epoch)
+        return self._planned[1]
+
+    def padding(self, epoch: int) -> float:
+        """The share of padding in the source and target tensors of an epoch."""
+        plan = self.plan(epoch)
+        padded = sum(len(rows) * int(self._source[rows].max() + self._target[rows].max()) for rows in plan)
+        return 1 - int(self._source.sum() + self._target.sum()) / padded if padded else 0.0
+
+    def _plan(self, epoch: int) -> list[Array]:
+        random = np.random.default_rng([self._seed, epoch])
+        size = len(self._longest)
+        bucket = self._longest + (random.random(size) < JITTER)
+        # up and down by turns, so that neighbours across two buckets are alike as well
+        turned = np.where(bucket % 2, self._source - self._target, self._target - self._source)
+        batches = self._cut(np.lexsort((random.random(size), turned, bucket)))
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def _cut(self, order: Array) -> list[Array]:
+        """Consecutive rows of `order`, as many as the budget allows and at least one."""
+        lengths = self._longest[order]
+        batches: list[Array] = []
+        start = 0
+        while start < len(order):
+            longest = np.maximum.accumulate(lengths[start : start + max(1, self._budget // int(lengths[start]))])
+            cost = longest * np.arange(1, len(longest) + 1)  # grows with each row
+            stop = start + max(1, int(np.searchsorted(cost, self._budget, side="right")))
+            batches.append(order[start:stop])
+            start = stop
+        return batches
+
+
+def prepare(
+    corpus: Corpus,
+    source_tokenizer: Tokenizer,
+    target_tokenizer: Tokenizer,
+    max_length: int = 128,
+    max_ratio: float = 4.0,
+    drop_duplicates: bool = True,
+    drop_identical: bool = True,
+    workers: int | None = None,
+) -> tuple[TrainingSet, Filtered]:
+    """The pairs of a training corpus worth learning from, tokenised; both steps come from the cache if done before.
+
+    `workers` processes tokenise; None takes all cores for a large corpus and one for a small. Raises DataError when
+    no pair is left.
+    """
+    ids = _tokenised(corpus, source_tokenizer, target_tokenizer, workers)
+    rules = (max_length, max_ratio, drop_duplicates, drop_identical)
+    key = _key(corpus.fingerprint, source_tokenizer.fingerprint, target_tokenizer.fingerprint, *rules)
+    file = cache() / "rows" / f"{key}.npz"
+    try:
+        with np.load(file) as content:
+            rows, filtered = content["rows"], Filtered(*content["filtered"].tolist())
+    except FileNotFoundError:
+        rows, filtered = _filter(corpus, ids[0].lengths, ids[1].lengths, *rules)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"{key}.{os.getpid()}.part")
+        with open(part, "wb") as stream:
+            np.savez(stream, rows=rows, filtered=np.array(list(asdict(filtered).values())))
+        part.replace(file)
+    if not filtered.kept:
+        raise DataError(f"{corpus.name}: {filtered}: correct the corpus or relax data.max_length and its neighbours")
+    return TrainingSet(corpus, (source_tokenizer, target_tokenizer), ids, rows), filtered
+
+
+def encode(
+    corpus: Corpus, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, workers: int | None = None
+) -> TrainingSet:
+    """All pairs of a corpus, tokenised: nothing is left out of validation and test sets."""
+    ids = _tokenised(corpus, source_tokenizer, target_tokenizer, workers)
+    return TrainingSet(corpus, (source_tokenizer, target_tokenizer), ids, np.arange(len(corpus)))
+
+
+def collate(source: Rows, target: Rows) -> Batch:
+    """A batch of ids without special ones; a side may be empty."""
+    import torch
+
+    lengths = np.fromiter(map(len, source), np.int64, len(source))
+    ends = np.fromiter(map(len, target), np.int64, len(target))
+    memory = _filled(source, lengths, int(lengths.max()) + 1)  # (B, S)
+    memory[np.arange(len(source)), lengths] = EOS
+    given = _filled(target, ends, int(ends.max()) + 1, first=BOS)  # (B, T)
+    wanted = np.full_like(given, PAD)
+    wanted[:, :-1] = given[:, 1:]
+    wanted[np.arange(len(target)), ends] = EOS
+    return Batch(
+        source=torch.from_numpy(memory),
+        source_lengths=torch.from_numpy(lengths + 1),
+        target_in=torch.from_numpy(given),
+        target_out=torch.from_numpy(wanted),
+        tokens=int(ends.sum()) + len(target),
+    )
+
+
+def pad(rows: Rows) -> torch.Tensor:
+    """Rows of ids as one tensor (B, longest), filled up with <pad>."""
+    import torch
+
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    return torch.from_numpy(_filled(rows, lengths, int(lengths.max(initial=0))))
+
+
+def histogram(lengths: Array, width: int = 10) -> list[tuple[int, int, int]]:
+    """How many lengths lie from ... to ..., in bins of `width`, empty ones between included."""
+    counts = np.bincount(lengths // width)
+    first = int(np.argmax(counts > 0)) if len(counts) else 0
+    return [(i * width, i * width + width - 1, int(counts[i])) for i in range(first, len(counts))]
+
+
+def _filled(rows: Rows, lengths: Array, width: int, first: int | None = None) -> Array:
+    """The rows as a matrix (B, width), each after `first` if there is one."""
+    matrix = np.full((len(rows), width), PAD, np.int64)
+    start = 0
+    if first is not None:
+        matrix[:, 0] = first
+        start = 1
+    for row, ids in enumerate(rows):
+        matrix[row, start : start + len(ids)] = ids
+    return matrix
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()[:32]
+
+
+def _ids(batch: dict[str, list[str]], source: Tokenizer, target: Tokenizer) -> dict[str, list[list[int]]]:
+    return {"source_ids": source.encode(batch["source"]), "target_ids": target.encode(batch["target"])}
+
+
+def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer, workers: int | None) -> tuple[Ragged, Ragged]:
+    """The ids of all pairs, in the order of the corpus, from the cache or by `workers` processes."""
+    from datasets import Features, List, Value
+
+    key = _key(corpus.fingerprint, source.fingerprint, target.fingerprint)
+    folder = cache() / "ids"
+    folder.mkdir(parents=True, exist_ok=True)
+    if workers is None:
+        workers = os.cpu_count() or 1 if len(corpus) >= PARALLEL else 1
+    table = corpus.pairs.map(
+        partial(_ids, source=source, target=target),
+        batched=True,
+        remove_columns=["source", "target"],
+        features=Features({"source_ids": List(Value("int32")), "target_ids": List(Value("int32"))}),
+        num_proc=workers if workers > 1 else None,
+        cache_file_name=str(folder / f"{key}.arrow"),
+        load_from_cache_file=True,
+        new_fingerprint=key,
+        desc="Tokenising",
+    )
+    return Ragged(table.data.column("source_ids")), Ragged(table.data.column("target_ids"))
+
+
+def _filter(
+    corpus: Corpus,
+    source_lengths: Array,
+    target_lengths: Array,
+    max_length: int,
+    max_ratio: float,
+    drop_duplicates: bool,
+    drop_identical: bool,
+) -> tuple[Array, Filtered]:
+    """The rows to keep, and why the others are left out."""
+    size = len(corpus)
+    shorter, longer = np.minimum(source_lengths, target_lengths), np.maximum(source_lengths, target_lengths)
+
+    def rows_where(test: Any) -> NDArray[np.bool_]:
+        return np.fromiter(map(test, corpus.source, corpus.target), bool, size)
+
+    nothing = np.zeros(size, bool)
+    found = {
+        "empty": (shorter == 0) | rows_where(lambda source, target: not (source.strip() and target.strip())),
+        "identical": rows_where(lambda source, target: source == target) if drop_identical else nothing,
+        "duplicate": _repeated(corpus) if drop_duplicates else nothing,
+        "long": longer > max_length,
+        "ratio": (longer > max_ratio * shorter) & (longer > SHORT),
+    }
+    kept = np.ones(size, bool)
+    counts = {}
+    for reason, rows in found.items():
+        counts[reason] = int((kept & rows).sum())
+        kept &= ~rows
+    return np.flatnonzero(kept), Filtered(size, **counts)
+
+
+def _repeated(corpus: Corpus) -> NDArray[np.bool_]:
+    """Which pairs came before, by hashes of 64 bits: 8 bytes a pair, whatever its length."""
+    hashes = np.fromiter(map(hash, zip(corpus.source, corpus.target, strict=True)), np.int64, len(corpus))
+    repeated = np.ones(len(corpus), bool)
+    repeated[np.unique(hashes, return_index=True)[1]] = False
+    return repeated

@@ -1,0 +1,71 @@
+"""The encoder: embedded source pieces through a recurrent stack to a `Context`.
+
+    forward        reads left to right
+    reversed       reads right to left (Sutskever et al. 2014, section 3.3)
+    bidirectional  both, side by side (Bahdanau et al. 2015, section 3.2)
+
+Letters: B batch, S source length, M = width of the memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from nmt.cells import Dropout, Recurrent
+from nmt.context import Context
+
+DIRECTIONS = ("forward", "reversed", "bidirectional")
+
+
+class Embedding(nn.Embedding):
+    """Embeddings that reach the recurrent layers with unit variance and serve, tied, as output weights."""
+
+    def __init__(self, vocab: int, width: int) -> None:
+        super().__init__(vocab, width)
+        nn.init.normal_(self.weight, std=width**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens) * self.embedding_dim**0.5
+
+
+class Encoder(nn.Module):
+    """Owns its weights: an embedding and a recurrent stack. `hidden` is the width of one direction."""
+
+    def __init__(
+        self,
+        vocab: int,
+        embed: int,
+        hidden: int,
+        layers: int = 1,
+        cell: str = "lstm",
+        direction: str = "bidirectional",
+        residual: bool = False,
+        dropout: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> None:
+        """`dropout`: on embeddings, between layers, on the memory."""
+        super().__init__()
+        if direction not in DIRECTIONS:
+            raise ValueError(f"no direction '{direction}': choose one of {', '.join(DIRECTIONS)}")
+        self.embedding = Embedding(vocab, embed)
+        self.stack = Recurrent(cell, embed, hidden, layers, dropout[1], direction == "bidirectional", residual)
+        self.reversed = direction == "reversed"
+        self.drop_embedding = Dropout(dropout[0])
+        self.drop_memory = Dropout(dropout[2])
+
+    @property
+    def width(self) -> int:
+        return self.stack.width
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Context:
+        """Encode tokens (B, S), of which the first `lengths` (B,) of each row are real."""
+        x = self.drop_embedding(self.embedding(tokens))  # (B, S, E)
+        steps = torch.arange(tokens.size(1), device=tokens.device)
+        mask = steps < lengths.unsqueeze(1)  # (B, S)
+        order = torch.where(mask, lengths.unsqueeze(1) - 1 - steps, steps).unsqueeze(2) if self.reversed else None
+        if order is not None:
+            x = x.gather(1, order.expand_as(x))
+        memory, final = self.stack(x, lengths=lengths)  # (B, S, M)
+        if order is not None:
+            memory = memory.gather(1, order.expand_as(memory))
+        return Context(self.drop_memory(memory), mask, final)

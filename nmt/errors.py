@@ -1,0 +1,33 @@
+"""What can go wrong through no fault of ours, said in one line that a user can act on.
+
+Every message names the file, line or key, what was given, what is allowed and what to do. The command line prints
+the message and exits with `status`; no traceback reaches a user.
+"""
+
+
+class NmtError(Exception):
+    """The work failed: exit status 1."""
+
+    status = 1
+
+
+class CallError(NmtError):
+    """The call was wrong (a flag, a path, a combination): exit status 2."""
+
+    status = 2
+
+
+class RecipeError(CallError):
+    """A recipe, or a `--set`, that cannot be used: exit status 2."""
+
+
+class DataError(NmtError):
+    """A corpus, or a file of text, that cannot be used."""
+
+
+class CheckpointError(NmtError):
+    """A model folder that cannot be read or written."""
+
+
+class TrainingError(NmtError):
+    """A training run that cannot go on."""

@@ -1,0 +1,198 @@
+"""How good translations are: systems on a test set, scored, compared and drawn.
+
+A system is a model folder, an ensemble `runs/a+runs/b`, or a file of translations. Every figure carries the
+signature that makes it comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nmt import metrics, plots
+from nmt.checkpoint import write_json, write_text
+from nmt.errors import CallError, DataError
+from nmt.formats import count_lines, read_lines
+from nmt.metrics import Comparison, Method, Report, Sentence
+from nmt.progress import Bar
+from nmt.run import load_split, test_parts
+from nmt.translate import CHUNK, Scored, Translator, split
+
+SHOWN = 3  # best and worst sentences printed; the JSON has more
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Sources (where there are any), references, the target language, and named parts to score on their own."""
+
+    sources: list[str] | None
+    references: list[str]
+    language: str
+    name: str
+    parts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The reports of systems on one test set."""
+
+    test: TestSet
+    reports: dict[str, Report]
+    parts: dict[str, dict[str, Report]]
+    comparisons: list[Comparison]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "test": self.test.name,
+            "sentences": len(self.test.references),
+            "systems": {
+                name: report.to_json()
+                | {"parts": {part: one.to_json() for part, one in self.parts.get(name, {}).items()}}
+                for name, report in self.reports.items()
+            },
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
+        }
+
+    def __str__(self) -> str:
+        blocks = [f"{self.test.name}: {len(self.test.references):,} sentences"]
+        for name, report in self.reports.items():
+            blocks.append(f"{name}\n{report}")
+            blocks += [f"{name}, {part}\n{one.scores[0]}\n{one.scores[1]}" for part, one in self.parts[name].items()]
+            blocks.append("worst:\n" + "\n".join(_shown(sentence) for sentence in report.worst[:SHOWN]))
+            blocks.append("best:\n" + "\n".join(_shown(sentence) for sentence in report.best[:SHOWN]))
+        if self.comparisons:
+            blocks.append("\n".join(map(str, self.comparisons)))
+        return "\n\n".join(blocks)
+
+
+def _shown(sentence: Sentence) -> str:
+    lines = [f"  {sentence.number}  chrF2 {sentence.chrf:.1f}"]
+    if sentence.source is not None:
+        lines.append(f"    source       {sentence.source}")
+    return "\n".join([*lines, f"    translation  {sentence.hypothesis}", f"    reference    {sentence.reference}"])
+
+
+def from_files(source: Path | None, reference: Path, language: str | None) -> TestSet:
+    """A test set of the user's own, two aligned files or one. The language is the reference's suffix unless given."""
+    sources = list(read_lines(source)) if source else None
+    references = list(read_lines(reference))
+    if sources is not None and len(sources) != len(references):
+        raise DataError(
+            f"{source} has {len(sources):,} lines, {reference} {len(references):,}: "
+            f"they must be line by line translations of each other"
+        )
+    return TestSet(sources, references, language or reference.suffix.lstrip("."), str(reference))
+
+
+def evaluate(test: TestSet, systems: Mapping[str, Sequence[str]], method: Method = "bootstrap") -> Evaluation:
+    """Score translations of the test set by system name; two or more are compared with the first."""
+    reports = {name: _report(test, lines, range(len(lines)), name) for name, lines in systems.items()}
+    parts = {
+        name: {part: _report(test, lines, rows, name) for part, rows in test.parts.items()}
+        for name, lines in systems.items()
+    }
+    compared = metrics.compare(test.references, systems, method, language=test.language) if len(systems) > 1 else []
+    return Evaluation(test, reports, parts, compared)
+
+
+def _report(test: TestSet, lines: Sequence[str], rows: Sequence[int], name: str) -> Report:
+    if len(lines) != len(test.references):
+        raise DataError(
+            f"{name} has {len(lines):,} lines, {test.name} {len(test.references):,}: "
+            f"give translations of the same lines in the same order"
+        )
+    sources = [test.sources[row] for row in rows] if test.sources is not None else None
+    return metrics.evaluate(
+        [lines[row] for row in rows], [test.references[row] for row in rows], sources, test.language
+    )
+
+
+def save(evaluation: Evaluation, folder: Path, systems: Mapping[str, Sequence[str]]) -> None:
+    """Write evaluation.json, evaluation.png (BLEU by source length) and the translations of the first system."""
+    write_json(folder / "evaluation.json", evaluation.to_json())
+    first = next(iter(systems.values()))
+    write_text(folder / "evaluation.txt", "".join(line + "\n" for line in first))
+    if evaluation.test.sources is not None:
+        plots.by_length(
+            {name: report.by_length for name, report in evaluation.reports.items()}, folder / "evaluation.png"
+        )
+
+
+def run(
+    systems: Sequence[str],
+    source: Path | None,
+    reference: Path | None,
+    hypotheses: Sequence[Path],
+    changes: Sequence[str],
+    method: Method,
+) -> Evaluation:
+    """What `nmt evaluate` does: translate with the systems, add the hypothesis files, score all, save beside the first.
+
+    Without files the test set is that of the first system's recipe.
+    """
+    if not systems and not hypotheses:
+        raise CallError("nothing to evaluate: name a run folder, or a file of translations with --hypothesis")
+    translators = {name: Translator.load(name).adjusted(changes) for name in systems}
+    test = _test_set(translators, source, reference)
+    translated = {name: _translate(translator, test) for name, translator in translators.items()}
+    translated |= {str(file): list(read_lines(file)) for file in hypotheses}
+    if len(translated) < len(systems) + len(hypotheses):
+        raise CallError("the same system is named twice: name different ones to compare them")
+    evaluation = evaluate(test, translated, method)
+    if systems:
+        save(evaluation, split(systems[0])[0], translated)
+    return evaluation
+
+
+def _test_set(translators: Mapping[str, Translator], source: Path | None, reference: Path | None) -> TestSet:
+    first = next(iter(translators.values()), None)
+    if reference is not None:
+        if first is not None and source is None:
+            raise CallError("--reference without --source: the systems need lines to translate")
+        return from_files(source, reference, first.recipe.data.target if first else None)
+    if source is not None:
+        raise CallError("--source without --reference: there is nothing to compare the translations with")
+    if first is None:
+        raise CallError("--hypothesis needs --reference, the right translations of the same lines")
+    data = first.recipe.data
+    pairs = load_split(data, "test")
+    return TestSet(pairs.source[:], pairs.target[:], data.target, pairs.name, test_parts(data))
+
+
+def _translate(translator: Translator, test: TestSet) -> list[str]:
+    assert test.sources is not None
+    lines = []
+    with Bar("translating", len(test.sources)) as bar:
+        for translation in translator.stream(test.sources):
+            lines.append(translation.text)
+            bar.update(len(lines))
+    return lines
+
+
+def score_files(system: str, source: Path, target: Path, nbest: int = 1) -> Iterator[Scored]:
+    """log p of each line of `target`, `nbest` of them for each line of `source`, in constant memory."""
+    translator = Translator.load(system)
+    sources, targets = iter(read_lines(source)), iter(read_lines(target))
+    number = 0
+    while chunk := list(islice(sources, CHUNK)):
+        lines = list(islice(targets, len(chunk) * nbest))
+        number += len(chunk)
+        if len(lines) < len(chunk) * nbest:
+            raise DataError(_uneven(source, target, nbest))
+        yield from translator.score([line for line in chunk for _ in range(nbest)], lines)
+    if next(targets, None) is not None:
+        raise DataError(_uneven(source, target, nbest))
+    if not number:
+        raise DataError(f"{source}: empty, nothing to score")
+
+
+def _uneven(source: Path, target: Path, nbest: int) -> str:
+    counts = f"{source} has {count_lines(source):,} lines, {target} {count_lines(target):,}"
+    return f"{counts}: there must be {nbest} in the second for each in the first" + (
+        "" if nbest > 1 else ", or more with --nbest"
+    )

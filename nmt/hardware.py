@@ -1,0 +1,86 @@
+"""What the machine can do: device, precision, threads and memory, chosen from what the hardware reports.
+
+A CPU computes in bfloat16 where it has instructions for it (AVX-512 BF16 or AMX), else in float32 on the faster of
+the two product kernels. A GPU computes in bfloat16 where it can, else in float16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from nmt.errors import RecipeError
+
+_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The choices for one process."""
+
+    device: torch.device
+    precision: str
+    threads: int
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Where products are computed in the chosen precision; nothing for float32."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=_DTYPES[self.precision])
+
+    def __str__(self) -> str:
+        if self.device.type == "cuda":
+            where = torch.cuda.get_device_name(self.device)
+        elif self.device.type == "mps":
+            where = "Apple GPU (untested)"
+        else:
+            where = f"CPU, {self.threads} threads, {torch.backends.cpu.get_cpu_capability()}"
+        return f"{where}, {self.precision}"
+
+
+def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Hardware:
+    """Choose and set up the device for this process.
+
+    Raises RecipeError for a device that is not there, or a precision that it cannot compute in.
+    """
+    kind = _device(device)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or cores)
+    keep_memory()
+    if kind != "cpu" or not torch.cpu._is_amx_tile_supported():
+        # on a CPU without AMX "medium" is another kernel, not another precision; on a GPU it is TensorFloat-32
+        torch.set_float32_matmul_precision("medium")
+    best = "float32"
+    if kind == "cuda":
+        best = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    elif kind == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        best = "bf16"
+    if precision == "fp16" and kind != "cuda":
+        raise RecipeError("training.precision: 'fp16' needs a CUDA device: use bf16, float32 or auto")
+    return Hardware(torch.device(kind), best if precision == "auto" else precision, torch.get_num_threads())
+
+
+def _device(wanted: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if not there[wanted]:
+        found = ", ".join(name for name, is_there in there.items() if is_there)
+        raise RecipeError(f"training.device: '{wanted}' is not on this machine, which has {found}: use one or auto")
+    return wanted
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory instead of giving it back to the kernel at each step and faulting it in again."""
+    if sys.platform != "linux":
+        return
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        libc = ctypes.CDLL("libc.so.6")
+        trim_threshold, mmap_threshold = -1, -3
+        libc.mallopt(mmap_threshold, 1 << 30)
+        libc.mallopt(trim_threshold, (1 << 31) - 1)

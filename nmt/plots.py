@@ -1,0 +1,242 @@
+"""Pictures of a run: curves of training, BLEU by length, an attention map, the lengths of a corpus.
+
+The only module that knows matplotlib. It draws on `Figure` objects, never through pyplot, so there is no global state,
+no window and no backend to choose, and files are written whole or not at all. `attention` is drawn like figure 3 and
+`by_length` like figure 2 of Bahdanau et al. 2015; the colours are those of Okabe and Ito 2008, which colour-blind
+readers can tell apart (the shapes of the markers differ too).
+
+Letters: `S` source length, `T` target length, in pieces.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from itertools import cycle, takewhile
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+Array = npt.NDArray[np.float64]
+Corner = Literal["upper right", "lower right", "best"]
+
+DPI = 120
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK, QUIET, FAINT = "#333333", "#767676", "#E4E4E4"  # text; second text; lines and bars behind the data
+WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", "#0072B2", "#00263B"])
+CELL = 0.3  # inches of one piece in an attention map
+LARGEST = 40.0  # inches of the longest side of an attention map
+FONTS = {  # for pieces of which DejaVu Sans has not all letters, where some of these are installed
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "Malgun Gothic"),
+    *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Noto Sans Ethiopic"),
+    *("Nirmala UI", "Leelawadee UI", "Arial Unicode MS"),
+}
+
+
+class Bucket(Protocol):
+    """What `by_length` draws of the sentences of one length; `nmt.metrics.Bucket` is one."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def bleu(self) -> float: ...
+
+
+def curves(records: Sequence[Mapping[str, object]], path: Path) -> None:
+    """A run from its metrics.jsonl: the losses on the left, BLEU and chrF of the validation on the right."""
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2, sharex=True)
+    _style(left, "Loss", "step", "loss per target token")
+    _style(right, "Scores of the validation set", "step", "BLEU and chrF")
+    for axes in (left, right):
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _losses(left, records)
+    _legend(left, _drawn(left), "upper right")
+    for place, (key, name) in enumerate((("bleu", "BLEU"), ("chrf", "chrF")), start=1):  # 0 is training
+        _best(right, *_series(records, "valid", key), name, COLOURS[place], MARKERS[place])
+    _legend(right, _drawn(right), "lower right")
+    _save(figure, path)
+
+
+def by_length(systems: Mapping[str, Sequence[Bucket]], path: Path) -> None:
+    """BLEU by source length, a line per system; grey bars below count the sentences behind each point."""
+    counts = {bucket.label: bucket.count for buckets in systems.values() for bucket in buckets}
+    places = {label: place for place, label in enumerate(sorted(counts, key=_first))}
+    figure = _figure(6.5, 4.5)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    figure.align_ylabels()
+    _style(axes, "BLEU by source length", "", "BLEU")
+    _style(below, "", "source words", "sentences")
+    lines: dict[str, Artist] = {}
+    for place, (name, buckets) in enumerate(systems.items()):
+        x, y = [places[bucket.label] for bucket in buckets], [bucket.bleu for bucket in buckets]
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        (lines[name],) = axes.plot(x, y, color=colour, marker=marker, markersize=6, linewidth=1.8)
+    bars = below.bar(list(places.values()), [counts[label] for label in places], width=0.7, color=FAINT)
+    below.bar_label(bars, [f"{counts[label]:,}" for label in places], color=QUIET, fontsize=9, padding=2)
+    below.set_xticks(list(places.values()), list(places))
+    below.set_yticks([])
+    below.margins(y=0.5)
+    axes.set_ylim(0, 1.1 * max((b.bleu for buckets in systems.values() for b in buckets), default=0) or 1)
+    _legend(axes, lines, "best")
+    _save(figure, path)
+
+
+def attention(source: Sequence[str], target: Sequence[str], weights: npt.ArrayLike, path: Path) -> None:
+    """What each target piece (a row) attended to; `weights` is (T, S), 0 is white and 1 dark."""
+    table = np.asarray(weights, dtype=np.float64)  # (T, S)
+    if table.shape != (len(target), len(source)) or table.size == 0:
+        raise ValueError(f"weights are {table.shape}, the pieces of target and source {(len(target), len(source))}")
+    figure, size = _canvas(source, target)
+    axes = figure.subplots()
+    axes.imshow(table, cmap=WEIGHTS, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    fonts = ["DejaVu Sans", *sorted(FONTS.intersection(fontManager.get_font_names()))]
+    axes.set_xticks(range(len(source)), source, rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_yticks(range(len(target)), target)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(fontfamily=fonts, fontsize=size, color=INK, parse_math=False)  # a piece may hold a dollar
+    axes.spines[:].set_color(FAINT)
+    axes.set_xticks(np.arange(1, len(source)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(target)) - 0.5, minor=True)
+    axes.grid(which="minor", color=FAINT, linewidth=0.6)
+    axes.tick_params(which="minor", length=0, top=False)
+    _save(figure, path)
+
+
+def histogram(lengths: Mapping[str, Sequence[int]], path: Path, unit: str = "words") -> None:
+    """How long the sentences of each side of a corpus are; the axis ends where the longest 0.5 % begin."""
+    sides = {name: np.asarray(values) for name, values in lengths.items() if len(values)}
+    limit = max((int(np.quantile(values, 0.995)) for values in sides.values()), default=1)
+    width = math.ceil((limit + 1) / 60)
+    edges = np.arange(0, limit + width + 1, width) - 0.5
+    figure = _figure(6.5, 4)
+    axes = figure.subplots()
+    _style(axes, "Length of sentences", unit, "sentences")
+    handles: dict[str, Artist] = {}
+    for colour, (name, values) in zip(cycle(COLOURS), sides.items(), strict=False):
+        counts, _ = np.histogram(values, edges)
+        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.08)
+        label = f"{name}: median {np.median(values):.0f}, longest {values.max():,}"
+        handles[label] = axes.stairs(counts, edges, color=colour, linewidth=1.6)
+    axes.set_xlim(edges[0], edges[-1])
+    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    _legend(axes, handles, "upper right")
+    _save(figure, path)
+
+
+def _series(records: Sequence[Mapping[str, object]], kind: str, key: str) -> tuple[Array, Array]:
+    """Steps and values of the rows that have both as finite numbers, by step."""
+    points = []
+    for record in records:
+        step, value = record.get("step"), record.get(key)
+        if record.get("kind") == kind and isinstance(step, int | float) and isinstance(value, int | float):
+            points.append((float(step), float(value)))
+    table = np.array(sorted(point for point in points if all(map(math.isfinite, point)))).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def _smooth(values: Array) -> Array:
+    """A centred mean over about a fortieth of the run, so that the curve does not lag; shorter at both ends."""
+    half = len(values) // 80
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    place = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(place, place[::-1]))
+    return np.asarray((sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1))
+
+
+def _losses(axes: Axes, records: Sequence[Mapping[str, object]]) -> None:
+    steps, losses = _series(records, "train", "loss")
+    if len(steps):
+        axes.plot(steps, losses, color=COLOURS[0], alpha=0.35, linewidth=1)
+        axes.plot(steps, _smooth(losses), color=COLOURS[0], linewidth=1.8, label="training")
+    steps, losses = _series(records, "valid", "loss")
+    if len(steps):
+        axes.plot(steps, losses, color=COLOURS[1], marker="o", markersize=5, linestyle="", label="validation")
+
+
+def _drawn(axes: Axes) -> dict[str, Artist]:
+    handles, labels = axes.get_legend_handles_labels()
+    return dict(zip(labels, handles, strict=True))
+
+
+def _best(axes: Axes, steps: Array, values: Array, name: str, colour: str, marker: str) -> None:
+    """A curve with a ring around its highest point and the value beside it."""
+    if not len(steps):
+        return
+    axes.plot(steps, values, color=colour, marker=marker, markersize=4, linewidth=1.8, label=name)
+    place = int(np.argmax(values))
+    best = (float(steps[place]), float(values[place]))
+    axes.plot(*best, marker="o", markersize=11, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=1.6)
+    text = axes.annotate(f"{best[1]:.1f}", best, (0, 9), textcoords="offset points", ha="center", fontweight="bold")
+    text.set_color(colour)
+
+
+def _first(label: str) -> int:
+    """The 6 of `6-10`."""
+    return int("".join(takewhile(str.isdigit, label)) or 0)
+
+
+def _canvas(source: Sequence[str], target: Sequence[str]) -> tuple[Figure, float]:
+    """A figure with a cell for each pair of pieces and room for the labels, and the size of its letters in points."""
+    longest = [max(map(len, pieces)) for pieces in (source, target)]
+    cell = min(CELL, LARGEST / max(len(source), len(target)))
+    size = min(10.0, 72 * cell * 0.5)
+    letter = size / 72 * 0.7
+    width = cell * len(source) + letter * (longest[1] + longest[0] / 2) + 0.5
+    height = cell * len(target) + letter * longest[0] + 0.5
+    return _figure(width, height), size
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.04)
+    return figure
+
+
+def _style(axes: Axes, title: str, across: str, up: str) -> None:
+    axes.set_title(title, loc="left", color=INK, fontsize=12, fontweight="bold")
+    axes.set_xlabel(across, color=QUIET)
+    axes.set_ylabel(up, color=QUIET)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(color=FAINT, labelcolor=QUIET)
+    axes.grid(axis="y", color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _legend(axes: Axes, handles: Mapping[str, Artist], corner: Corner) -> None:
+    """Names as they are: of a system called `_best` or `$1` too, which matplotlib hides or reads as mathematics."""
+    if not handles:
+        axes.tick_params(length=0, labelbottom=False, labelleft=False)
+        axes.grid(visible=False)
+        axes.text(0.5, 0.5, "nothing to show yet", transform=axes.transAxes, ha="center", color=QUIET)
+        return
+    legend = axes.legend(list(handles.values()), list(handles), loc=corner, frameon=False, labelcolor=INK)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write the whole picture beside its place, then move it there; a letter that no font has becomes a box."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from (current )?font")
+            figure.savefig(temporary, format=path.suffix[1:] or "png", facecolor="white")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""Progress for people: bars and lines on standard error, so that standard output stays clean for results.
+
+On a terminal long work shows a bar; in a file or a pipe, a plain line at most every half minute.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+INTERVAL = 30.0  # seconds between plain lines
+
+
+def console() -> Console:
+    """A console on the standard error of this moment."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """One plain line; markup in it is text."""
+    console().print(message, markup=False)
+
+
+class Bar:
+    """A progress bar over a known amount of work, with a line of figures beside it."""
+
+    def __init__(self, label: str, total: float) -> None:
+        self.label, self.total = label, total
+        self.console = console()
+        self.spoken = time.monotonic()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task(label, total=total, figures="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def update(self, done: float, figures: str = "") -> None:
+        """`done` of the total is done."""
+        self.progress.update(self.task, completed=done, figures=figures)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.spoken >= INTERVAL:
+            self.spoken = now
+            self.say(f"{self.label} {done / self.total:.0%} {figures}".rstrip())
+
+    def say(self, message: str) -> None:
+        """A line above the bar."""
+        self.progress.console.print(message, markup=False)

@@ -1,0 +1,351 @@
+"""The recipe: everything that decides what is trained, on what and how, as one typed and frozen value.
+
+A recipe is a YAML file with the sections below. `load` reads one (a path, or the name of a shipped recipe), applies
+`--set a.b=value` changes, and returns a `Recipe`; `dump` writes it back with every default filled in. Unknown keys,
+wrong kinds and contradictions are `RecipeError`s that name the dotted key, what was given and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nmt.errors import RecipeError
+
+Cell = Literal["rnn", "lstm", "gru"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Where the sentence pairs come from, and which are left out."""
+
+    source: str = Field(min_length=1, description="language of the source side: a suffix, a column or a key")
+    target: str = Field(min_length=1)
+    path: str | None = Field(None, description="folder (or file) with the corpus, under $NMT_DATA, data/ or absolute")
+    hub: str | None = Field(None, description="data set on the hub, fetched when the folder is not there")
+    hub_config: str | None = None
+    generator: Literal["starter"] | None = Field(None, description="a corpus that nmt writes itself")
+    columns: tuple[str, str] | None = Field(
+        None, description="source and target column of TSV, CSV, JSON lines, Parquet, hub"
+    )
+    train: str | tuple[str, str] = Field("train", description="file stem or hub split, one file, or one file per side")
+    valid: str | tuple[str, str] = "valid"
+    test: str | tuple[str, str] = "test"
+    max_length: int = Field(128, ge=1, description="pieces; longer training pairs are left out")
+    max_ratio: float = Field(4.0, gt=1, description="pieces of the longer side over the shorter (short pairs exempt)")
+    drop_duplicates: bool = True
+    drop_identical: bool = Field(True, description="leave out training pairs whose two sides are equal")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.generator and (self.path or self.hub):
+            raise ValueError("data.generator writes the corpus itself: leave out data.path and data.hub")
+        if not (self.generator or self.path or self.hub):
+            raise ValueError("data needs a path, a hub data set or a generator: for instance `path: my-corpus`")
+        if self.source == self.target:
+            raise ValueError(f"data.source and data.target are both '{self.source}': name two languages")
+        return self
+
+
+class Tokenizer(Section):
+    """A SentencePiece specification (Kudo and Richardson 2018)."""
+
+    model: Literal["unigram", "bpe", "char"] = "unigram"
+    vocab_size: int = Field(4000, ge=8)
+    joint: bool = Field(True, description="one vocabulary for both sides, or one per side")
+    character_coverage: float = Field(1.0, gt=0.9, le=1.0)
+    byte_fallback: bool = Field(False, description="spell unknown characters as bytes: nothing is ever unknown")
+    normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
+    symbols: tuple[str, ...] = Field((), description="pieces that are never split")
+
+
+class Dropout(Section):
+    """Shares of units dropped, one mask per sequence (Gal and Ghahramani 2016)."""
+
+    embedding: float = Field(0.2, ge=0, lt=1)
+    layers: float = Field(0.2, ge=0, lt=1, description="between recurrent layers")
+    output: float = Field(0.2, ge=0, lt=1, description="encoder memory and decoder output")
+
+
+class EncoderModel(Section):
+    cell: Cell | None = Field(None, description="null: model.cell")
+    layers: int = Field(1, ge=1, le=16)
+    hidden: int = Field(256, ge=1, description="width of one direction")
+    direction: Literal["forward", "reversed", "bidirectional"] = "bidirectional"
+
+
+class DecoderModel(Section):
+    cell: Cell | None = Field(None, description="null: model.cell")
+    layers: int = Field(2, ge=1, le=16)
+    hidden: int = Field(512, ge=1)
+
+
+class Model(Section):
+    cell: Cell = "lstm"
+    embed: int = Field(256, ge=1, description="width of the embeddings")
+    encoder: EncoderModel = EncoderModel()
+    decoder: DecoderModel = DecoderModel()
+    bridge: Literal["linear", "copy", "zero"] = "linear"
+    attention: Literal["none", "dot", "general", "additive"] = "general"
+    attention_position: Literal["after", "between"] = Field(
+        "between", description="after the decoder stack, or between its first layer and the rest"
+    )
+    input_feeding: bool = Field(False, description="give the attentional state to the next step (Luong et al. 2015)")
+    context_feeding: bool = Field(False, description="give the summary to every step (Cho et al. 2014)")
+    residual: bool = False
+    tie: Literal["none", "target", "all"] = "all"
+    dropout: Dropout = Dropout()
+
+    @model_validator(mode="after")
+    def _cross_checks(self) -> Self:
+        if self.attention == "none" and self.input_feeding:
+            raise ValueError("model.input_feeding needs attention: set model.attention or leave input_feeding out")
+        if self.attention != "none" and self.context_feeding:
+            raise ValueError("model.context_feeding is for a fixed context: set model.attention to none")
+        if self.attention != "none" and self.attention_position == "between" and self.decoder.layers < 2:
+            raise ValueError(
+                f"model.attention_position 'between' needs model.decoder.layers of 2 or more, not "
+                f"{self.decoder.layers}: raise it or use 'after'"
+            )
+        memory = self.encoder.hidden * (2 if self.encoder.direction == "bidirectional" else 1)
+        if self.attention == "dot" and memory != self.decoder.hidden:
+            raise ValueError(
+                f"model.attention 'dot' needs encoder states as wide as the decoder's, not {memory} and "
+                f"{self.decoder.hidden}: change a width or use 'general'"
+            )
+        return self
+
+    @property
+    def encoder_cell(self) -> Cell:
+        return self.encoder.cell or self.cell
+
+    @property
+    def decoder_cell(self) -> Cell:
+        return self.decoder.cell or self.cell
+
+
+class Training(Section):
+    seed: int = Field(1, ge=0)
+    epochs: int = Field(20, ge=1)
+    batch_tokens: int = Field(2500, ge=1, description="sentences times the longest side, padding counted")
+    accumulate: int = Field(1, ge=1, description="batches per update")
+    learning_rate: float = Field(3e-3, gt=0)
+    warmup: int = Field(400, ge=0, description="updates of linear warm-up")
+    schedule: Literal["cosine", "inverse_sqrt", "plateau", "constant"] = "cosine"
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, 0: off")
+    teacher_forcing: float = Field(1.0, ge=0, le=1, description="share of gold previous words at the end of training")
+    teacher_forcing_schedule: Literal["constant", "linear", "inverse_sigmoid"] = "constant"
+    subword_sampling: float = Field(
+        0.0, ge=0, le=1, description="unigram: inverse temperature alpha; bpe: share of merges dropped; 0: off"
+    )
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="share of input pieces replaced by <unk>")
+    validate_every: int | None = Field(None, ge=1, description="updates; null: each epoch")
+    validate_sentences: int = Field(1000, ge=1, description="valid sentences translated at a validation, from the top")
+    metric: Literal["bleu", "chrf", "perplexity"] = Field("bleu", description="picks the best model and stops early")
+    patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
+    checkpoint_minutes: float = Field(5.0, ge=0)
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
+    samples: int = Field(3, ge=0, description="translations shown at each validation")
+    tensorboard: bool = False
+
+
+class Search(Section):
+    method: Literal["beam", "greedy", "sample"] = "beam"
+    beam: int = Field(5, ge=1, le=100)
+    length_penalty: float = Field(1.0, ge=0, description="exponent of ((5 + length) / 6) (Wu et al. 2016, eq. 14)")
+    coverage_penalty: float = Field(0.0, ge=0, description="weight of the coverage term (Wu et al. 2016, eq. 14)")
+    min_ratio: float = Field(0.0, ge=0, description="least target pieces per source piece")
+    max_ratio: float = Field(2.0, gt=0, description="most target pieces per source piece, ...")
+    max_extra: int = Field(20, ge=0, description="... plus this many")
+    temperature: float = Field(1.0, ge=0)
+    top_k: int = Field(0, ge=0, description="0: all")
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = Field(1, ge=0)
+    max_source: int = Field(256, ge=1, description="pieces; a longer line is translated in parts")
+    batch_tokens: int = Field(4000, ge=1, description="sentences times pieces searched at once")
+
+
+class Recipe(Section):
+    """A whole recipe. `name` is the stem of the file it was read from."""
+
+    name: str = "recipe"
+    task: Literal["translation"] = "translation"
+    data: Data
+    tokenizer: Tokenizer = Tokenizer()
+    model: Model = Model()
+    training: Training = Training()
+    search: Search = Search()
+
+    @model_validator(mode="after")
+    def _across_sections(self) -> Self:
+        if self.model.tie == "all" and not self.tokenizer.joint:
+            raise ValueError("model.tie 'all' needs tokenizer.joint: true, since one embedding serves both sides")
+        if self.training.subword_sampling and self.tokenizer.model == "char":
+            raise ValueError("training.subword_sampling has nothing to sample with tokenizer.model 'char': set it to 0")
+        return self
+
+
+def shipped(folder: Literal["recipes", "tokenizers"]) -> Path:
+    """The folder of files that travel with the package: beside it in a checkout, inside it in a wheel."""
+    inside = Path(__file__).parent / folder
+    return inside if inside.is_dir() else Path(__file__).parent.parent / folder
+
+
+def names(folder: Literal["recipes", "tokenizers"]) -> list[str]:
+    """The names of the shipped recipes or tokenizer specifications."""
+    return sorted(file.stem for file in shipped(folder).glob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """The file of a recipe given as a path or as the name of a shipped one."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    inside = shipped("recipes") / f"{path.stem}.yaml"
+    # `recipes/starter-en-de.yaml` works from any folder, as the documentation writes it
+    if inside.is_file() and path.parent in (Path("."), Path("recipes")) and path.suffix in ("", ".yaml"):
+        return inside
+    raise RecipeError(f"no recipe '{name}': give the path of a YAML file or one of {', '.join(names('recipes'))}")
+
+
+def header(path: Path) -> str:
+    """The comment a recipe begins with: what it trains, what to expect, where its data come from."""
+    lines: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line[1:].removeprefix(" "))
+    return "\n".join(lines)
+
+
+def load(name: str | os.PathLike[str], changes: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by path or shipped name and apply changes of the form `a.b=value`.
+
+    Raises RecipeError for a file that is not there, is not YAML, or says something a recipe cannot say.
+    """
+    path = find(os.fspath(name))
+    content = _read(path)
+    for change in changes:
+        _set(content, change)
+    content["tokenizer"] = _tokenizer(content.get("tokenizer", {}), path)
+    content.setdefault("name", path.stem)
+    return parse(content, str(path))
+
+
+def parse(content: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from plain values; `where` names their origin in messages."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = [_explain(dict(problem)) for problem in error.errors()]
+        raise RecipeError(f"{where}: " + "; ".join(problems)) from None
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every default filled in."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def changed(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+    """A copy of a recipe with `a.b=value` changes."""
+    content = recipe.model_dump(mode="json")
+    for change in changes:
+        _set(content, change)
+    return parse(content, "--set")
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """The dotted keys in which two recipes differ."""
+    one, two = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    return sorted(key for key in one | two if one.get(key) != two.get(key))
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
+    return content
+
+
+def _tokenizer(given: Any, recipe: Path) -> Any:
+    """A recipe's `tokenizer`: a path relative to the recipe, an inline mapping, or a shipped name, in that order."""
+    if not isinstance(given, str):
+        return given
+    beside = recipe.parent / given
+    inside = shipped("tokenizers") / f"{given}.yaml"
+    for path in (beside, inside):
+        if path.is_file():
+            return _read(path)
+    raise RecipeError(
+        f"{recipe}: tokenizer: '{given}' is no file beside the recipe and no shipped name: "
+        f"give a mapping, a path or one of {', '.join(names('tokenizers'))}"
+    )
+
+
+def _set(content: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {change}: write key=value, for instance --set training.epochs=5")
+    *parents, last = key.split(".")
+    section = content
+    for parent in parents:
+        inner = section.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {change}: '{parent}' is a single value here, it has no key '{last}'")
+        section = inner
+    try:
+        section[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {change}: '{value}' is not a YAML value") from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """One pydantic error as a line: dotted key, what was given, what is allowed."""
+    where = [str(part) for part in problem["loc"]]
+    key = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys(where[:-1])
+        near = difflib.get_close_matches(where[-1], allowed, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"allowed are {', '.join(allowed)}"
+        return f"unknown key '{key}': {hint}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message
+    if problem["type"] == "missing":
+        return f"'{key}' is missing: add it"
+    return f"{key}: {problem['input']!r} is not allowed: {message[0].lower() + message[1:]}"
+
+
+def _keys(where: list[str]) -> list[str]:
+    section: type[BaseModel] = Recipe
+    for part in where:
+        inner = section.model_fields[part].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        section = inner
+    return list(section.model_fields)

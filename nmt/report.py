@@ -1,0 +1,117 @@
+"""What a recipe or a run is made of, for people to read: `nmt info` and `nmt data`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nmt import checkpoint, corpus
+from nmt.data import histogram
+from nmt.errors import CallError, DataError
+from nmt.model import build, sizes
+from nmt.recipe import Recipe, dump, find, header, load
+from nmt.run import gather, load_split
+
+
+def info(subject: str, changes: Sequence[str] = ()) -> str:
+    """Sizes, recipe, data and scores of a model folder, or what a recipe would make."""
+    folder = Path(subject)
+    if not folder.is_dir():
+        return _of_recipe(load(subject, changes))
+    if changes:
+        raise CallError("--set: a run is as it was trained: give a recipe to see what changes would make of it")
+    saved = checkpoint.read(folder)
+    blocks = [_figures(saved.info), _files(folder)]
+    evaluation = folder / "evaluation.json"
+    if evaluation.is_file():
+        blocks.append(_scores(evaluation))
+    return "\n\n".join([*blocks, dump(saved.recipe).rstrip()])
+
+
+def _of_recipe(recipe: Recipe) -> str:
+    vocab = recipe.tokenizer.vocab_size
+    with torch.device("meta"):  # shapes without memory
+        parts = sizes(build(recipe, vocab, vocab))
+    return f"{_parameters(parts)}\n(with {vocab:,} pieces)\n\n{dump(recipe).rstrip()}"
+
+
+def _parameters(parts: dict[str, int]) -> str:
+    rows = [*parts.items(), ("all", sum(parts.values()))]
+    return "parameters\n" + "\n".join(f"  {name:<8} {count:>12,}" for name, count in rows)
+
+
+def _figures(info: dict[str, Any]) -> str:
+    data, best = info["data"], info.get("best")
+    lines = [
+        _parameters(info["parameters"]),
+        f"vocabulary   {info['vocabulary']['source']:,} source, {info['vocabulary']['target']:,} target pieces",
+        f"data         {data['train']:,} training pairs, {data['valid']:,} valid",
+        f"trained on   {info['hardware']}, torch {info['torch']}, nmt {info['package']}",
+    ]
+    if info.get("seconds"):
+        rate = info["tokens"] / info["seconds"]
+        minutes = info["seconds"] / 60
+        lines.append(f"training     {minutes:.1f} minutes, {info['updates']:,} updates, {rate:,.0f} target tokens/s")
+    if best:
+        lines.append(
+            f"best valid   BLEU {best['bleu']:.2f}, chrF {best['chrf']:.2f}, perplexity {best['perplexity']:.2f} "
+            f"({best['decoding']}; {best['signature']})"
+        )
+    return "\n".join(lines)
+
+
+def _files(folder: Path) -> str:
+    rows = [(file.name, file.stat().st_size) for file in sorted(folder.iterdir()) if file.is_file()]
+    return "files\n" + "\n".join(f"  {name:<20} {size / 1e6:>8.2f} MB" for name, size in rows)
+
+
+def _scores(path: Path) -> str:
+    import json
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    lines = [f"{content['test']}: {content['sentences']:,} sentences"]
+    for name, report in content["systems"].items():
+        lines.append(f"  {name}")
+        lines += [f"    {score['name']} {score['value']:.2f} ({score['signature']})" for score in report["scores"]]
+    return "\n".join(lines)
+
+
+def data(recipe: Recipe, where: str) -> str:
+    """Fetch and prepare a corpus; its counts, filters, lengths and overlaps.
+
+    Raises DataError with the head of the recipe, which says where to get the files, if there is no corpus.
+    """
+    try:
+        material = gather(recipe)
+    except DataError as error:
+        about = header(find(where))
+        raise DataError(f"{error}\n{about}" if about else str(error)) from None
+    train = load_split(recipe.data, "train")
+    lines = [f"train  {material.filtered}"]
+    for split in ("valid", "test"):
+        try:
+            other = material.valid if split == "valid" else load_split(recipe.data, split)
+        except corpus.MissingSplitError:
+            lines.append(f"{split:<6} none")
+            continue
+        seen = corpus.overlap(train, other)
+        lines.append(
+            f"{split:<6} {len(other):,} pairs; in train: {seen.pairs:,} of the pairs, {seen.sources:,} of the sources"
+        )
+    pieces = {
+        f"{recipe.data.source} (source)": material.train.source_lengths,
+        f"{recipe.data.target} (target)": material.train.target_lengths,
+    }
+    lines.append(f"padding {material.batches.padding(0):.1%} in batches of {recipe.training.batch_tokens:,} tokens")
+    for name, lengths in pieces.items():
+        lines.append(f"\npieces per sentence, {name}: {lengths.mean():.1f} on average")
+        lines += _bars(histogram(lengths))
+    return "\n".join(lines)
+
+
+def _bars(bins: Sequence[tuple[int, int, int]]) -> list[str]:
+    most = max(count for _, _, count in bins)
+    return [f"{first:>5}-{last:<5}{count:>9,} {'█' * round(40 * count / most)}" for first, last, count in bins]

@@ -1,0 +1,306 @@
+"""From a step to translations: beam search, greedy search (a beam of 1) and sampling, for one model or several.
+
+    score(y) = log p(y) / lp(y) + β Σ_i log min(Σ_t a_ti, 1)       (Wu et al. 2016, eq. 14)
+    lp(y) = ((5 + |y|) / 6)^α
+
+Search knows a step, `step(tokens (N,), state) -> (log_probs (N, V), state)`, and a state whose hypotheses can be
+selected and whose sources can be dropped; nothing of models. Hypotheses stand grouped by source: N = B·K. A source
+whose search has ended is dropped, so that late steps run on few rows.
+
+Letters: B open sources, K hypotheses of each, N rows, V vocabulary, S source length, C candidates.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+METHODS = ("beam", "greedy", "sample")
+
+
+class SearchState(Protocol):
+    """What search asks of a state."""
+
+    @property
+    def attention(self) -> Tensor | None:
+        """The weights (N, T, S) of the last step, if there are any."""
+
+    def select(self, rows: Tensor) -> Self:
+        """Hypotheses by number (N',), the same count for each source in order."""
+
+    def keep(self, sources: Tensor) -> Self:
+        """Only these sources (B',)."""
+
+
+S = TypeVar("S", bound=SearchState)
+Step = Callable[[Tensor, S], tuple[Tensor, S]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to search. The lengths are per source, in pieces without EOS."""
+
+    method: str = "beam"
+    beam: int = 5
+    nbest: int = 1
+    length_penalty: float = 1.0
+    coverage_penalty: float = 0.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    @property
+    def width(self) -> int:
+        """Hypotheses K held open for each source."""
+        if self.method == "sample":
+            return self.nbest
+        return 1 if self.method == "greedy" else max(self.beam, self.nbest)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One source to search for: the limits of its translation, and how that has to begin."""
+
+    longest: int
+    shortest: int = 0
+    prefix: Sequence[int] = ()
+    source: Sequence[int] = ()  # seeds sampling, so that a sentence is sampled the same in any batch
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished translation, without EOS. `log_probs` has one entry more, for EOS."""
+
+    ids: list[int]
+    score: float
+    log_probs: list[float]
+    attention: Tensor | None = None  # (len(ids) + 1, S)
+
+
+class _Record(NamedTuple):
+    """What one step added to each row. Hypotheses are read back through the parents."""
+
+    parents: list[int]  # (N,), rows of the record before
+    tokens: list[int]  # (N,)
+    log_probs: list[float]  # (N,)
+    attention: Tensor | None  # (rows before, S)
+
+
+@torch.inference_mode()
+def search(
+    step: Step[S],
+    state: S,
+    requests: Sequence[Request],
+    options: Options,
+    bos: int,
+    eos: int,
+    never: Sequence[int] = (),
+    attention: bool = False,
+    device: torch.device | None = None,
+) -> list[list[Hypothesis]]:
+    """The best `options.nbest` translations of each source, best first.
+
+    `state` is the state before the first piece, one row per request; `never` are ids that are not written. With
+    `attention` the hypotheses carry the attention weights.
+    """
+    run = _Search(state, requests, options, eos, attention, device)
+    tokens = torch.full((len(requests),), bos, device=device)
+    while run.open:
+        log_probs, run.state = step(tokens, run.state)  # (N, V)
+        log_probs[:, list(never)] = -torch.inf
+        tokens = run.advance(run.constrain(log_probs))
+    return [sorted(found, key=lambda h: -h.score)[: options.nbest] for found in run.done]
+
+
+class _Search(Generic[S]):
+    """The moving parts of one search over a batch."""
+
+    def __init__(
+        self,
+        state: S,
+        requests: Sequence[Request],
+        options: Options,
+        eos: int,
+        attention: bool,
+        device: torch.device | None,
+    ) -> None:
+        self.state = state
+        self.requests = requests
+        self.options = options
+        self.eos = eos
+        self.attention = attention
+        self.open = list(range(len(requests)))  # numbers of the open sources, B
+        self.done: list[list[Hypothesis]] = [[] for _ in requests]
+        self.total = torch.zeros(len(requests), 1, device=device)  # (B, K), log p so far
+        self.ended = torch.zeros(len(requests), 1, dtype=torch.bool, device=device)  # (B, K), samples that ended
+        self.records: list[_Record] = []
+        self.coverage: Tensor | None = None  # (N, S), attention summed over the steps
+        self.generators = [torch.Generator().manual_seed(_seed(options.seed, request)) for request in requests]
+
+    def constrain(self, log_probs: Tensor) -> Tensor:
+        """(N, V) with what may not come next at minus infinity: by length and by prefix."""
+        position, width = len(self.records), self.total.size(1)
+        for place, number in enumerate(self.open):
+            request = self.requests[number]
+            rows = slice(place * width, (place + 1) * width)
+            only = self.eos if position >= request.longest else None
+            if position < len(request.prefix):
+                only = request.prefix[position]
+            if only is not None:
+                kept = log_probs[rows, only].clone()
+                log_probs[rows] = -torch.inf
+                log_probs[rows, only] = kept
+            elif position < request.shortest:
+                log_probs[rows, self.eos] = -torch.inf
+        return log_probs
+
+    def advance(self, log_probs: Tensor) -> Tensor:
+        """Choose the next pieces, move the state to them, drop what is done; the pieces (N',) to go on with."""
+        weights = None if self.state.attention is None else self.state.attention[:, -1]  # (N, S)
+        if self.options.coverage_penalty and weights is not None:
+            before = self.coverage[self.records[-1].parents] if self.coverage is not None else 0.0
+            self.coverage = before + weights
+        choose = self._sample if self.options.method == "sample" else self._expand
+        parents, tokens, single = choose(log_probs, weights)
+        looks = weights if self.attention else None
+        self.records.append(_Record(parents.tolist(), tokens.tolist(), single.tolist(), looks))
+        self.state = self.state.select(parents)
+        return self._drop(tokens)
+
+    def _expand(self, log_probs: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the beam: parent rows, pieces and their log p, each (N',)."""
+        (count, width), vocab = self.total.shape, log_probs.size(1)
+        totals = (self.total.unsqueeze(2) + log_probs.view(count, width, vocab)).view(count, -1)  # (B, K·V)
+        # one hypothesis can end only once, so the best 2K candidates hold K that go on
+        best, flat = totals.topk(min(2 * self.options.width, totals.size(1)), dim=1)  # (B, C)
+        tokens = flat % vocab
+        parents = flat // vocab + torch.arange(count, device=flat.device).unsqueeze(1) * width  # rows
+        single = log_probs.reshape(-1)[parents * vocab + tokens]  # (B, C)
+        ends = tokens == self.eos
+        top = slice(0, self.options.width)
+        for place, rank in (ends & best.isfinite())[:, top].nonzero().tolist():
+            total, last = float(best[place, rank]), float(single[place, rank])
+            self._finish(place, int(parents[place, rank]), total, last, weights)
+        alive = min(self.options.width, width * (vocab - 1))
+        self.total, picked = best.masked_fill(ends, -torch.inf).topk(alive, dim=1)  # (B, K')
+        rows, pieces, log_p = (x.gather(1, picked).flatten() for x in (parents, tokens, single))
+        return rows, pieces, log_p
+
+    def _sample(self, log_probs: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of sampling, with the same result; the samples of a source all start from its one row."""
+        rows = torch.arange(log_probs.size(0), device=log_probs.device)
+        width = self.options.width
+        if not self.records:
+            rows = rows.repeat_interleave(width)
+            self.total = self.total.repeat(1, width)
+            self.ended = self.ended.repeat(1, width)
+        probs = filtered(log_probs, self.options).cpu()
+        drawn = [
+            int(torch.multinomial(probs[row], 1, generator=self.generators[self.open[place // width]]))
+            for place, row in enumerate(rows.tolist())
+        ]
+        tokens = torch.tensor(drawn, device=log_probs.device)
+        single = log_probs[rows, tokens]  # (N,)
+        self.total = self.total + single.view_as(self.total).masked_fill(self.ended, 0.0)
+        fresh = (tokens == self.eos).view_as(self.ended) & ~self.ended
+        for place, sample in fresh.nonzero().tolist():
+            flat = place * width + sample
+            total, last = float(self.total[place, sample]), float(single[flat])
+            self._finish(place, int(rows[flat]), total, last, weights)
+        self.ended = self.ended | fresh  # an ended sample idles until the others of its source have ended
+        return rows, tokens, single
+
+    def _finish(self, place: int, row: int, total: float, last: float, weights: Tensor | None) -> None:
+        """Read the hypothesis in `row` back through the records and put it with the finished ones of its source."""
+        ids: list[int] = []
+        log_probs = [last]
+        looks = [weights[row]] if self.attention and weights is not None else []
+        at = row
+        for record in reversed(self.records):
+            ids.append(record.tokens[at])
+            log_probs.append(record.log_probs[at])
+            at = record.parents[at]
+            if record.attention is not None:
+                looks.append(record.attention[at])
+        score = total / ((5 + len(log_probs)) / 6) ** self.options.length_penalty
+        if self.coverage is not None:
+            covered = self.coverage[row].clamp(max=1.0)
+            score += self.options.coverage_penalty * float(covered[covered > 0].log().sum())  # padding has 0
+        looked = torch.stack(looks[::-1]).cpu() if looks else None
+        self.done[self.open[place]].append(Hypothesis(ids[::-1], score, log_probs[::-1], looked))
+
+    def _drop(self, tokens: Tensor) -> Tensor:
+        """Close the sources that have what they need; the tokens of the others."""
+        if self.options.method == "sample":
+            going = (~self.ended).any(1).tolist()
+        else:
+            alive = self.total.isfinite().any(1).tolist()
+            going = [
+                alive[place] and len(self.done[number]) < self.options.width for place, number in enumerate(self.open)
+            ]
+        if all(going):
+            return tokens
+        keep = torch.tensor(going, device=tokens.device).nonzero().flatten()  # (B',)
+        rows = torch.arange(tokens.numel(), device=tokens.device).view(len(going), -1)[keep].flatten()  # (N',)
+        last = self.records[-1]
+        self.records[-1] = _Record(*([x[row] for row in rows.tolist()] for x in last[:3]), last.attention)
+        self.state = self.state.keep(keep)
+        self.total, self.ended = self.total[keep], self.ended[keep]
+        self.open = [number for number, goes in zip(self.open, going, strict=True) if goes]
+        return tokens[rows]
+
+
+def filtered(log_probs: Tensor, options: Options) -> Tensor:
+    """The distribution (N, V) that is sampled: temperature, top-k, top-p (Holtzman et al. 2020), in this order."""
+    if options.temperature == 0:
+        return torch.zeros_like(log_probs).scatter_(1, log_probs.argmax(1, keepdim=True), 1.0)
+    scores = log_probs / options.temperature
+    if options.top_k:
+        least = scores.topk(min(options.top_k, scores.size(1)), dim=1).values[:, -1:]
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    probs = scores.softmax(dim=1)
+    if options.top_p < 1:
+        ordered, order = probs.sort(dim=1, descending=True)
+        before = ordered.cumsum(dim=1) - ordered  # the mass before a piece, so that the first one always stays
+        probs = probs.masked_fill((before >= options.top_p).gather(1, order.argsort(1)), 0.0)
+    return probs / probs.sum(dim=1, keepdim=True)
+
+
+def _seed(seed: int, request: Request) -> int:
+    return zlib.crc32(repr((seed, list(request.source))).encode())
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The states of several models that search together."""
+
+    states: tuple[SearchState, ...]
+
+    @property
+    def attention(self) -> Tensor | None:
+        """The first model's."""
+        return self.states[0].attention
+
+    def select(self, rows: Tensor) -> Joined:
+        return Joined(tuple(state.select(rows) for state in self.states))
+
+    def keep(self, sources: Tensor) -> Joined:
+        return Joined(tuple(state.keep(sources) for state in self.states))
+
+
+def ensemble(steps: Sequence[Step[SearchState]]) -> Step[Joined]:
+    """One step of several: the mean of their probabilities."""
+
+    def step(tokens: Tensor, state: Joined) -> tuple[Tensor, Joined]:
+        pairs = [single(tokens, part) for single, part in zip(steps, state.states, strict=True)]
+        mean = torch.stack([log_probs for log_probs, _ in pairs]).logsumexp(0) - math.log(len(pairs))
+        return mean, Joined(tuple(part for _, part in pairs))
+
+    return step

@@ -1,0 +1,324 @@
+"""Text in, text out: a trained model, or several together, as a `Translator`.
+
+    Translator.load("runs/multi30k-en-de").translate(["A dog runs."])
+
+The command line, the page and the validation during training all translate through this.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nmt import checkpoint, hardware
+from nmt.data import collate, pad
+from nmt.errors import CallError
+from nmt.model import Seq2Seq, build
+from nmt.progress import say
+from nmt.recipe import Recipe, Search, changed
+from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, ensemble, search
+from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+
+CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
+ENDS = tuple(".!?;…。！？；")  # a line that is too long is cut after one of these, if it can be
+_WORDS = re.compile(r"\S*?[…。！？；]+\s*|\S+\s*")  # with the space after them; some scripts have none
+
+
+@dataclass(frozen=True)
+class Translation:
+    """One translation. `score` is what search ranks by: log p over the length penalty.
+
+    `attention` (len(tokens) + 1, len(source_tokens) + 1) has a row per piece and one for the end of the sentence, a
+    column per source piece and one for its end; None for a model without attention, or where it was not asked for.
+    """
+
+    text: str
+    score: float
+    tokens: list[str]
+    log_probs: list[float]
+    source_tokens: list[str]
+    attention: Tensor | None = None
+    alternatives: list[Translation] = field(default_factory=list)
+
+
+def to_json(translation: Translation) -> dict[str, Any]:
+    """A translation as plain values."""
+    return {
+        "text": translation.text,
+        "score": translation.score,
+        "tokens": translation.tokens,
+        "log_probs": translation.log_probs,
+        "source_tokens": translation.source_tokens,
+        "alternatives": [to_json(one) for one in translation.alternatives],
+    }
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A given translation under forced decoding: natural log probabilities."""
+
+    log_prob: float
+    tokens: list[str]
+    log_probs: list[float]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model with its tokenizers."""
+
+    model: Seq2Seq
+    source: Tokenizer
+    target: Tokenizer
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of a line that is searched for at once."""
+
+    line: int
+    ids: tuple[list[int], ...]  # for each member
+    prefix: list[int]
+
+
+class Translator:
+    """Translates with one model, or the mean of several that write the same pieces."""
+
+    def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
+        self.members = list(members)
+        self.settings = settings
+        self.device = device
+        self.recipe = recipe
+        first = self.members[0].target
+        for member in self.members[1:]:
+            if member.target.fingerprint != first.fingerprint:
+                raise CallError(
+                    "the models of an ensemble must write the same target pieces, these have different vocabularies: "
+                    "train them with the same tokenizer on the same data"
+                )
+
+    @classmethod
+    def load(cls, folders: str | Path, device: str = "auto", threads: int | None = None) -> Translator:
+        """Open a model folder, or an ensemble written `runs/a+runs/b`. Raises CheckpointError, CallError."""
+        machine = hardware.choose(device, "float32", threads)
+        members = []
+        saved = [checkpoint.read(folder) for folder in split(folders)]
+        for one in saved:
+            source, target = (Tokenizer.load(one.folder / f"{side}.model") for side in ("source", "target"))
+            model = build(one.recipe, source.vocab, target.vocab)
+            checkpoint.restore(model, one.weights(), one.folder)
+            members.append(Member(model.to(machine.device).eval(), source, target))
+        return cls(members, saved[0].recipe.search, machine.device, saved[0].recipe)
+
+    def adjusted(self, changes: Sequence[str]) -> Translator:
+        """The same models with `search.x=y` changes to how they search. Raises RecipeError."""
+        if not changes:
+            return self
+        return Translator(self.members, changed(self.recipe, changes).search, self.device, self.recipe)
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        nbest: int = 1,
+        prefixes: Sequence[str] | None = None,
+        attention: bool = False,
+        settings: Search | None = None,
+        warn: Callable[[str], None] = say,
+        first_line: int = 1,
+    ) -> list[Translation]:
+        """Translate each line; an empty line stays empty.
+
+        `prefixes` are how the translations must begin. With `nbest` above 1 each translation carries the others as
+        `alternatives`. A line longer than `settings.max_source` pieces is translated in parts, and `warn` is told
+        its number, counted from `first_line`.
+        """
+        settings = settings or self.settings
+        parts = self._parts(lines, prefixes, settings, warn, first_line)
+        found: list[list[Hypothesis]] = [[] for _ in parts]
+        width = max(settings.beam if settings.method == "beam" else 1, nbest)
+        for group in _batches([len(part.ids[0]) + 1 for part in parts], max(1, settings.batch_tokens // width)):
+            for place, hypotheses in zip(
+                group, self._search([parts[place] for place in group], nbest, attention, settings), strict=True
+            ):
+                found[place] = hypotheses
+        by_line: list[list[tuple[_Part, list[Hypothesis]]]] = [[] for _ in lines]
+        for part, hypotheses in zip(parts, found, strict=True):
+            by_line[part.line].append((part, hypotheses))
+        return [self._translation(pairs, nbest) for pairs in by_line]
+
+    def stream(self, lines: Iterable[str], nbest: int = 1, settings: Search | None = None) -> Iterator[Translation]:
+        """Translate lines as they come, in constant memory."""
+        chunk: list[str] = []
+        done = 0
+        for line in lines:
+            chunk.append(line)
+            if len(chunk) == CHUNK:
+                yield from self.translate(chunk, nbest, settings=settings, first_line=done + 1)
+                done += len(chunk)
+                chunk = []
+        yield from self.translate(chunk, nbest, settings=settings, first_line=done + 1)
+
+    @torch.inference_mode()
+    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[Scored]:
+        """log p(target | source) by forced decoding; an ensemble's is the mean probability of each piece."""
+        texts = [member.source.encode(sources) for member in self.members]
+        pieces = self.members[0].target.encode(targets)
+        found: list[Scored | None] = [None] * len(sources)
+        lengths = [max(len(one), len(two)) + 1 for one, two in zip(texts[0], pieces, strict=True)]
+        for group in _batches(lengths, self.settings.batch_tokens):
+            golds = []
+            for member, ids in zip(self.members, texts, strict=True):
+                batch = collate([ids[i] for i in group], [pieces[i] for i in group]).to(self.device)
+                golds.append(member.model.log_probs(batch).double().cpu())  # (B, T)
+            mean = torch.stack(golds).logsumexp(0) - torch.log(torch.tensor(float(len(golds))))
+            for row, place in enumerate(group):
+                log_probs = mean[row, : len(pieces[place]) + 1].tolist()
+                tokens = self.members[0].target.pieces(pieces[place])
+                found[place] = Scored(sum(log_probs), tokens, log_probs)
+        return [one for one in found if one is not None]
+
+    def _parts(
+        self,
+        lines: Sequence[str],
+        prefixes: Sequence[str] | None,
+        settings: Search,
+        warn: Callable[[str], None],
+        first_line: int,
+    ) -> list[_Part]:
+        encoded = [member.source.encode(lines) for member in self.members]
+        begun = self.members[0].target.encode(prefixes) if prefixes is not None else [[] for _ in lines]
+        parts = []
+        for number, line in enumerate(lines):
+            ids = tuple(texts[number] for texts in encoded)
+            if not line.strip() or not all(ids):
+                continue
+            pieces = max(map(len, ids))
+            if pieces <= settings.max_source:
+                parts.append(_Part(number, ids, begun[number]))
+                continue
+            texts = _cut(line, self.members[0].source, settings.max_source)
+            warn(
+                f"line {first_line + number} has {pieces} pieces, more than search.max_source={settings.max_source}: "
+                f"translated in {len(texts)} parts"
+            )
+            again = [member.source.encode(texts) for member in self.members]
+            for place in range(len(texts)):
+                prefix = begun[number] if place == 0 else []
+                parts.append(_Part(number, tuple(member[place] for member in again), prefix))
+        return parts
+
+    def _search(self, parts: Sequence[_Part], nbest: int, attention: bool, settings: Search) -> list[list[Hypothesis]]:
+        requests = [
+            Request(
+                longest=max(int(settings.max_ratio * len(part.ids[0])) + settings.max_extra, len(part.prefix) + 1),
+                shortest=int(settings.min_ratio * len(part.ids[0])),
+                prefix=part.prefix,
+                source=part.ids[0],
+            )
+            for part in parts
+        ]
+        options = Options(
+            settings.method,
+            settings.beam,
+            nbest,
+            settings.length_penalty,
+            settings.coverage_penalty,
+            settings.temperature,
+            settings.top_k,
+            settings.top_p,
+            settings.seed,
+        )
+        step, state = self._start(parts)
+        return search(step, state, requests, options, BOS, EOS, (PAD, BOS, UNK), attention, self.device)
+
+    @torch.inference_mode()
+    def _start(self, parts: Sequence[_Part]) -> tuple[Step[Any], SearchState]:
+        """The step of this translator, and its state before the first piece."""
+        steps: list[Step[Any]] = []
+        states: list[SearchState] = []
+        for number, member in enumerate(self.members):
+            ids = [[*part.ids[number], EOS] for part in parts]
+            lengths = torch.tensor([len(row) for row in ids], device=self.device)
+            states.append(member.model.start(pad(ids).to(self.device), lengths))
+            steps.append(step_of(member.model))
+        return (steps[0], states[0]) if len(steps) == 1 else (ensemble(steps), Joined(tuple(states)))
+
+    def _translation(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], nbest: int) -> Translation:
+        """Put the parts of a line together again, the n-th best of each."""
+        if not pairs:
+            return Translation("", 0.0, [], [], [])
+        ranked = [self._joined(pairs, rank) for rank in range(min(len(found) for _, found in pairs))][:nbest]
+        best = ranked[0]
+        return Translation(
+            best.text, best.score, best.tokens, best.log_probs, best.source_tokens, best.attention, ranked[1:]
+        )
+
+    def _joined(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], rank: int) -> Translation:
+        target, source = self.members[0].target, self.members[0].source
+        chosen = [found[rank] for _, found in pairs]
+        texts = target.decode([hypothesis.ids for hypothesis in chosen])
+        looks = [hypothesis.attention for hypothesis in chosen]
+        ids = [i for hypothesis in chosen for i in hypothesis.ids]
+        words = [i for part, _ in pairs for i in part.ids[0]]
+        attention = looks[0][:, : len(words) + 1] if len(looks) == 1 and looks[0] is not None else None
+        return Translation(
+            " ".join(texts),
+            sum(hypothesis.score for hypothesis in chosen) / len(chosen),
+            target.pieces(ids),
+            [value for hypothesis in chosen for value in hypothesis.log_probs],
+            source.pieces(words),
+            attention,
+        )
+
+
+def step_of(model: Seq2Seq) -> Step[Any]:
+    """A model's decoder as search sees it."""
+
+    def step(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        logits, state = model.decoder(tokens.unsqueeze(1), state)  # (N, 1, V)
+        return logits[:, 0].float().log_softmax(dim=1), state
+
+    return step
+
+
+def split(folders: str | Path) -> list[Path]:
+    """The folders of an ensemble written `runs/a+runs/b`."""
+    parts = str(folders).split("+")
+    if not all(parts):
+        raise CallError(f"'{folders}' names an empty folder: an ensemble is written runs/a+runs/b")
+    return [Path(folders)] if Path(folders).is_dir() else [Path(part) for part in parts]
+
+
+def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Places grouped by length, longest first, at most so many padded tokens together."""
+    group: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        if group and (len(group) + 1) * lengths[group[0]] > tokens:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
+
+
+def _cut(line: str, tokenizer: Tokenizer, limit: int) -> list[str]:
+    """A line in parts of about `limit` pieces at most: after a sentence if one ends there, else after a word."""
+    words: list[str] = []
+    for word in _WORDS.findall(line):
+        longest = max(1, limit // 4) if len(word) > limit else len(word)  # a character is at most 4 pieces
+        words += [word[at : at + longest] for at in range(0, len(word), longest)]
+    parts: list[str] = []
+    group: list[tuple[str, int]] = []
+    for word, pieces in zip(words, map(len, tokenizer.encode(words)), strict=True):
+        if group and sum(count for _, count in group) + pieces > limit:
+            ends = [at + 1 for at, (text, _) in enumerate(group) if text.rstrip()[-1:] in ENDS]
+            cut = ends[-1] if ends else len(group)
+            parts.append("".join(text for text, _ in group[:cut]))
+            group = group[cut:]
+        group.append((word, pieces))
+    return [*parts, "".join(text for text, _ in group)]
