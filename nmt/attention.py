@@ -46,7 +46,7 @@ class Dot(Attention):
         return memory
 
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        return query * self.scale @ keys.transpose(1, 2).to(query.dtype)
+        return torch.matmul(query * self.scale, keys.transpose(1, 2).to(query.dtype))
 
 
 class General(Attention):
@@ -59,7 +59,7 @@ class General(Attention):
         return self.keys(memory)  # type: ignore[no-any-return]  # (B, S, Q)
 
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        return query * self.scale @ keys.transpose(1, 2).to(query.dtype)
+        return torch.matmul(query * self.scale, keys.transpose(1, 2).to(query.dtype))
 
 
 class Additive(Attention):

@@ -16,11 +16,13 @@ Letters: B batch, T steps, L layers, D width, I input width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-_CALLS = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
+CELLS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+_CALLS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
 _SHUT = 1e4  # sigmoid(+-1e4) is exactly 1 or 0 in float32, bfloat16 and float16
 
 States = tuple[Tensor, ...]
@@ -60,14 +62,18 @@ class Layer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Glorot for inputs, orthogonal for each recurrent gate, forget gate open (Jozefowicz et al. 2015)."""
-        gates = self.rnn.weight_hh_l0.size(0) // self.hidden
-        nn.init.xavier_uniform_(self.rnn.weight_ih_l0)
-        for gate in self.rnn.weight_hh_l0.data.chunk(gates):
+        inputs, recurrent, *biases = self.weights()
+        nn.init.xavier_uniform_(inputs)
+        for gate in torch.split(recurrent.data, self.hidden):
             nn.init.orthogonal_(gate)
-        nn.init.zeros_(self.rnn.bias_ih_l0)
-        nn.init.zeros_(self.rnn.bias_hh_l0)
+        for bias in biases:
+            nn.init.zeros_(bias)
         if self.cell == "lstm":
-            self.rnn.bias_ih_l0.data.view(4, self.hidden)[1] = 1.0
+            biases[0].data[self.hidden : 2 * self.hidden] = 1.0
+
+    def weights(self) -> list[Tensor]:
+        """W (G·D, I), U (G·D, D) and their biases (G·D,), the gates in the order of torch.nn."""
+        return list(self.rnn.all_weights[0])
 
     def start(self, x: Tensor) -> States:
         """The zero state for the rows of x."""
@@ -76,7 +82,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, state: States, real: Tensor | None = None) -> tuple[Tensor, States]:
         """Run over all steps. Where `real` (B, T) is False the state stands still and the output means nothing."""
-        weights: list[Tensor] = list(self.rnn._flat_weights)
+        weights = self.weights()
         if real is not None:
             x = torch.cat([x, (~real).to(x.dtype).unsqueeze(2)], dim=2)  # (B, T, I + 1)
             weights[0] = torch.cat([weights[0], self._freeze(weights[0])], dim=1)  # (G·D, I + 1)

@@ -134,8 +134,8 @@ def load(
     found = _place(path) if path else None
     if found:
         files = _files(found, split, (source, target))
-        print_ = _fingerprint(files, source, target, columns)
-        return _stored(partial(read_pairs, files, (source, target), columns), " and ".join(map(str, files)), print_)
+        stamp = _fingerprint(files, source, target, columns)
+        return _stored(partial(read_pairs, files, (source, target), columns), " and ".join(map(str, files)), stamp)
     if hub and isinstance(split, str):
         return _from_hub(hub, hub_config, split, (source, target), columns)
     if not path:
@@ -170,9 +170,14 @@ def overlap(train: Corpus, other: Corpus) -> Overlap:
     )
 
 
-def cache() -> Path:
-    """Where what was read and tokenised is kept: $NMT_CACHE, or ~/.cache/nmt."""
-    return Path(os.environ.get("NMT_CACHE") or "~/.cache/nmt").expanduser()
+def cache(part: str) -> Path:
+    """A folder for what was read or tokenised, in $NMT_CACHE or ~/.cache/nmt. Raises DataError if it cannot be made."""
+    folder = Path(os.environ.get("NMT_CACHE") or "~/.cache/nmt").expanduser() / part
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made: {error.strerror}: set $NMT_CACHE to another folder") from None
+    return folder
 
 
 def quiet() -> None:
@@ -230,8 +235,8 @@ def _from_hub(hub: str, config: str | None, split: str, languages: Pair, columns
     name = f"hub data set '{hub}', split '{split}'"
     names = pick(table.data.slice(0, 0).flatten().column_names, languages, columns, name)
     batches = table.with_format("arrow").iter(batch_size=1000)
-    print_ = _fingerprint([Path(file["filename"]) for file in table.cache_files], *names)
-    return _stored(partial(table_pairs, batches, names, name), name, print_)
+    stamp = _fingerprint([Path(file["filename"]) for file in table.cache_files], *names)
+    return _stored(partial(table_pairs, batches, names, name), name, stamp)
 
 
 def _fetched(hub: str, config: str | None, split: str) -> Any:
@@ -239,7 +244,7 @@ def _fetched(hub: str, config: str | None, split: str) -> Any:
     quiet()
     from datasets import load_dataset
 
-    folder = str(cache() / "hub") if os.environ.get("NMT_CACHE") else None
+    folder = str(cache("hub")) if os.environ.get("NMT_CACHE") else None
     for name in (split, *ALSO.get(split, ())):
         try:
             return load_dataset(hub, config, split=name, cache_dir=folder)
@@ -251,7 +256,7 @@ def _fetched(hub: str, config: str | None, split: str) -> Any:
 
 
 def _refusal(hub: str, error: Exception) -> str:
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).split()) or type(error).__name__
     if "scripts are no longer supported" in reason:
         reason = f"it needs a loading script, which `datasets` no longer runs ({reason})"
     elif "config" in reason.lower() and isinstance(error, ValueError):
@@ -292,13 +297,14 @@ def _stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) ->
         for source, target in pairs():
             yield {"source": source, "target": target}
 
-    folder = cache() / "pairs"
+    folder = cache("pairs")
     try:
         stored = Dataset.from_generator(rows, _features(), cache_dir=str(folder), fingerprint=fingerprint)
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, DataError):
             raise error.__cause__ from None
-        raise DataError(f"{name}: cannot be kept in {folder}: {error.__cause__}: set $NMT_CACHE") from None
+        raise DataError(f"{name}: cannot be kept in {folder}: {error.__cause__}") from None
     except OSError as error:
-        raise DataError(f"{folder}: cannot be written: {error.strerror or error}: set $NMT_CACHE") from None
+        problem = error.strerror or error
+        raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None
     return Corpus(name, stored, fingerprint)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -215,13 +215,12 @@ def prepare(
     ids = _tokenised(corpus, source_tokenizer, target_tokenizer, workers)
     rules = (max_length, max_ratio, drop_duplicates, drop_identical)
     key = _key(corpus.fingerprint, source_tokenizer.fingerprint, target_tokenizer.fingerprint, *rules)
-    file = cache() / "rows" / f"{key}.npz"
+    file = cache("rows") / f"{key}.npz"
     try:
         with np.load(file) as content:
             rows, filtered = content["rows"], Filtered(*content["filtered"].tolist())
     except FileNotFoundError:
         rows, filtered = _filter(corpus, ids[0].lengths, ids[1].lengths, *rules)
-        file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{key}.{os.getpid()}.part")
         with open(part, "wb") as stream:
             np.savez(stream, rows=rows, filtered=np.array(list(asdict(filtered).values())))
@@ -300,8 +299,6 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer, workers: in
     from datasets import Features, List, Value
 
     key = _key(corpus.fingerprint, source.fingerprint, target.fingerprint)
-    folder = cache() / "ids"
-    folder.mkdir(parents=True, exist_ok=True)
     if workers is None:
         workers = os.cpu_count() or 1 if len(corpus) >= PARALLEL else 1
     table = corpus.pairs.map(
@@ -310,7 +307,7 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer, workers: in
         remove_columns=["source", "target"],
         features=Features({"source_ids": List(Value("int32")), "target_ids": List(Value("int32"))}),
         num_proc=workers if workers > 1 else None,
-        cache_file_name=str(folder / f"{key}.arrow"),
+        cache_file_name=str(cache("ids") / f"{key}.arrow"),
         load_from_cache_file=True,
         new_fingerprint=key,
         desc="Tokenising",
@@ -331,7 +328,7 @@ def _filter(
     size = len(corpus)
     shorter, longer = np.minimum(source_lengths, target_lengths), np.maximum(source_lengths, target_lengths)
 
-    def rows_where(test: Any) -> NDArray[np.bool_]:
+    def rows_where(test: Callable[[str, str], bool]) -> NDArray[np.bool_]:
         return np.fromiter(map(test, corpus.source, corpus.target), bool, size)
 
     nothing = np.zeros(size, bool)

@@ -168,7 +168,7 @@ class Decoder(nn.Module):
         if not self.input_feeding:
             return self._run(x, state)
         outs, weights = [], []
-        for step in x.split(1, dim=1):
+        for step in torch.split(x, 1, dim=1):
             out, state = self._run(step, state)
             outs.append(out)
             assert state.attention is not None

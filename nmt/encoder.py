@@ -26,7 +26,7 @@ class Embedding(nn.Embedding):
         nn.init.normal_(self.weight, std=width**-0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return super().forward(tokens) * self.embedding_dim**0.5
+        return torch.mul(super().forward(tokens), self.embedding_dim**0.5)
 
 
 class Encoder(nn.Module):

@@ -4,6 +4,8 @@ Every message names the file, line or key, what was given, what is allowed and w
 the message and exits with `status`; no traceback reaches a user.
 """
 
+import signal
+
 
 class NmtError(Exception):
     """The work failed: exit status 1."""
@@ -27,6 +29,14 @@ class DataError(NmtError):
 
 class CheckpointError(NmtError):
     """A model folder that cannot be read or written."""
+
+
+class StoppedError(NmtError):
+    """Training was asked to stop by a signal, and everything is saved: exit status 128 + its number."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}, all is saved in {where}: go on with --resume")
+        self.status = 128 + number
 
 
 class TrainingError(NmtError):

@@ -8,22 +8,21 @@ gives the same mean and the same gradient.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """`total`: the sum over `count` real target tokens, in nats. `nll`: the same without smoothing, no gradient."""
 
     total: Tensor
     count: int
     nll: Tensor
 
-    def __add__(self, other: object) -> Loss:
-        if not isinstance(other, Loss):
-            return NotImplemented
+    def __add__(self, other: Loss) -> Loss:
         return Loss(self.total + other.total, self.count + other.count, self.nll + other.nll)
 
 

@@ -35,7 +35,7 @@ class Seq2Seq(nn.Module):
         return self.decoder.start(self.bridge(context.final), context)
 
     def loss(self, batch: Batch, smoothing: float = 0.0, forcing: float = 1.0) -> Loss:
-        """The loss of a batch; `forcing` is the share of gold previous words (scheduled sampling, Bengio et al. 2015)."""
+        """The loss of a batch; `forcing`: share of gold previous words (scheduled sampling, Bengio et al. 2015)."""
         state = self.start(batch.source, batch.source_lengths)
         if forcing < 1:
             features = self._scheduled(batch.target_in, state, forcing)

@@ -240,6 +240,8 @@ def load(name: str | os.PathLike[str], changes: Iterable[str] = ()) -> Recipe:
     path = find(os.fspath(name))
     content = _read(path)
     for change in changes:
+        if change.startswith("tokenizer."):  # a key of what the recipe names
+            content["tokenizer"] = _tokenizer(content.get("tokenizer", {}), path)
         _set(content, change)
     content["tokenizer"] = _tokenizer(content.get("tokenizer", {}), path)
     content.setdefault("name", path.stem)
@@ -346,6 +348,7 @@ def _keys(where: list[str]) -> list[str]:
     section: type[BaseModel] = Recipe
     for part in where:
         inner = section.model_fields[part].annotation
-        assert isinstance(inner, type) and issubclass(inner, BaseModel)
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
         section = inner
     return list(section.model_fields)

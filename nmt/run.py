@@ -27,7 +27,7 @@ from nmt.hardware import Hardware, choose
 from nmt.loss import Loss
 from nmt.model import Seq2Seq, build, sizes
 from nmt.progress import say
-from nmt.recipe import Data, Recipe, Training, differences, load
+from nmt.recipe import Data, Recipe, Training, differences
 from nmt.tokenizer import UNK, Tokenizer
 from nmt.trainer import Trainer, forcing
 from nmt.translate import Member, Translator
@@ -205,13 +205,13 @@ def train(recipe: Recipe, folder: Path | None = None, resume: bool = False) -> P
     """Train a recipe into a folder, `runs/<recipe>` unless given; the folder.
 
     Raises CallError for a folder that is there already without `resume`, or that was trained with another recipe;
-    trainer.Stopped after a signal.
+    StoppedError after a signal.
     """
     folder = folder or Path("runs") / recipe.name
     state = _open(recipe, folder, resume)
     if state is not None and _finished(state, recipe):
         say(
-            f"{folder}: training has finished already, at epoch {recipe.training.epochs}: raise training.epochs to go on"
+            f"{folder}: training has finished already: to go on, raise training.epochs above {recipe.training.epochs}"
         )
         return folder
     settings = recipe.training

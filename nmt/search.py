@@ -250,7 +250,13 @@ class _Search(Generic[S]):
         keep = torch.tensor(going, device=tokens.device).nonzero().flatten()  # (B',)
         rows = torch.arange(tokens.numel(), device=tokens.device).view(len(going), -1)[keep].flatten()  # (N',)
         last = self.records[-1]
-        self.records[-1] = _Record(*([x[row] for row in rows.tolist()] for x in last[:3]), last.attention)
+        kept = rows.tolist()
+        self.records[-1] = _Record(
+            [last.parents[row] for row in kept],
+            [last.tokens[row] for row in kept],
+            [last.log_probs[row] for row in kept],
+            last.attention,
+        )
         self.state = self.state.keep(keep)
         self.total, self.ended = self.total[keep], self.ended[keep]
         self.open = [number for number, goes in zip(self.open, going, strict=True) if goes]

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt import checkpoint
-from nmt.errors import TrainingError
+from nmt.errors import StoppedError, TrainingError
 from nmt.hardware import Hardware
 from nmt.loss import Loss
 from nmt.progress import Bar
@@ -51,14 +51,6 @@ class Stream(Protocol[B_co]):
 
 
 B = TypeVar("B")
-
-
-class Stopped(Exception):
-    """Training was asked to stop by a signal; everything is saved."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 @dataclass
@@ -124,7 +116,7 @@ class Trainer(Generic[B]):
     # -- the loop
 
     def run(self) -> Position:
-        """Train to the end. Raises Stopped after a signal, TrainingError where training makes no sense any more."""
+        """Train to the end. Raises StoppedError after a signal, TrainingError where it cannot go on."""
         if self.position.updates == 0:
             with self._averaged():
                 self.validate(True)
@@ -156,7 +148,7 @@ class Trainer(Generic[B]):
                 saved = self._save_now()
             if self.signal:
                 self.save()
-                raise Stopped(self.signal)
+                raise StoppedError(self.signal, str(self.folder))
             if self._out_of_patience():
                 return
 
@@ -364,9 +356,9 @@ def _board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise TrainingError(
-            "training.tensorboard: the package tensorboard is not installed: `pip install tensorboard`, or set it to false"
+            "training.tensorboard: tensorboard is not installed: `pip install tensorboard`, or set this to false"
         ) from None
-    return SummaryWriter(folder)  # type: ignore[no-untyped-call]
+    return SummaryWriter(folder)
 
 
 def learning_rate(settings: Training, updates: int, progress: float) -> float:
