@@ -33,6 +33,7 @@ from nmt.recipe import Recipe, dump, parse
 
 FORMAT = 1
 WEIGHTS, STATE, METRICS, INFO = "model.safetensors", "training/state.pt", "metrics.jsonl", "model.json"
+FILES = ("recipe.yaml", "source.model", "target.model", WEIGHTS, INFO, STATE)  # those that are replaced in one piece
 
 
 @contextlib.contextmanager
@@ -122,7 +123,7 @@ def read(folder: Path) -> Saved:
     """Open a model folder. Raises CheckpointError where it is none, or of another format."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such model folder: train one with `nmt train`, or check the path")
-    info = _json(folder / INFO)
+    info = read_json(folder / INFO)
     if info.get("format") != FORMAT:
         raise CheckpointError(
             f"{folder / INFO}: format {info.get('format')!r}, this version of nmt reads {FORMAT}: "
@@ -146,7 +147,8 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
     write_text(folder / "recipe.yaml", dump(recipe))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError for a file that is missing, cut short or holds no mapping."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -8,6 +8,7 @@ answers at once.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -98,7 +99,7 @@ def evaluate(
     from nmt import evaluate as work
 
     result = work.run(systems, source, reference, hypothesis, _search(beam, changes), significance.value)
-    typer.echo(json.dumps(result.to_json(), ensure_ascii=False, indent=2) if as_json else str(result))
+    _print(json.dumps(result.to_json(), ensure_ascii=False, indent=2) if as_json else str(result))
 
 
 @app.command()
@@ -117,10 +118,11 @@ def translate(
     """
     from nmt.formats import count_lines, read_lines
     from nmt.progress import Bar
-    from nmt.translate import Translator, to_json
+    from nmt.translate import Translator, nbest_texts, to_json
 
-    translator = Translator.load(system).adjusted(_search(beam, changes))
-    total = count_lines(input) if input else 0
+    settings = _search(beam, changes)
+    total = count_lines(input) if input and input.is_file() else 0  # a pipe can be read only once
+    translator = Translator.load(system).adjusted(settings)
     with _writing(output) as out, contextlib.ExitStack() as stack:
         bar = stack.enter_context(Bar("translating", total)) if total else None
         lines = read_lines(input) if input else _stdin_lines()
@@ -128,8 +130,7 @@ def translate(
             if format is Format.jsonl:
                 out.write(json.dumps(to_json(translation), ensure_ascii=False) + "\n")
             else:
-                for one in (translation, *translation.alternatives):
-                    out.write(one.text + "\n")
+                out.write("".join(f"{text}\n" for text in nbest_texts(translation, nbest)))
             if bar:
                 bar.update(number)
 
@@ -151,8 +152,9 @@ def score(
     from nmt.progress import say
 
     total, pieces = 0.0, 0
+    out = _results()
     for scored in score_files(system, source, target, nbest):
-        typer.echo(f"{scored.log_prob:.4f}")
+        out.write(f"{scored.log_prob:.4f}\n")
         total, pieces = total + scored.log_prob, pieces + len(scored.log_probs)
     say(f"{pieces:,} pieces, log-probability {total:.2f}, perplexity {exp(-total / pieces):.3f}")
 
@@ -169,7 +171,7 @@ def data(
     from nmt import report
     from nmt.recipe import load
 
-    typer.echo(report.data(load(recipe, changes), recipe))
+    _print(report.data(load(recipe, changes), recipe))
 
 
 @app.command()
@@ -183,30 +185,46 @@ def info(
     """
     from nmt import report
 
-    typer.echo(report.info(subject, changes))
+    _print(report.info(subject, changes))
 
 
 def _search(beam: int | None, changes: Iterable[str]) -> list[str]:
     """The changes to a recipe's search that the flags ask for."""
     changes = list(changes)
     for change in changes:
-        if not change.startswith("search."):
+        if "=" in change and not change.startswith("search."):
             raise CallError(f"--set {change}: of a trained model only search.* can be changed")
     return changes if beam is None else [f"search.beam={beam}", "search.method=beam", *changes]
 
 
+def _results() -> IO[str]:
+    """Standard output, in UTF-8 wherever. `nmt translate ... | head` ends quietly when its reader has enough."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # not for the whole process: connections to the hub may break
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    return sys.stdout
+
+
+def _print(text: str) -> None:
+    _results().write(text + "\n")
+
+
 @contextlib.contextmanager
 def _writing(path: Path | None) -> Iterator[IO[str]]:
-    """A file that appears when it is complete, or standard output."""
+    """A file that appears when it is complete, a pipe or device as it is, or standard output."""
     if path is None:
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-        yield sys.stdout
+        yield _results()
         sys.stdout.flush()
         return
+    if path.is_dir():
+        raise CallError(f"--output {path}: this is a folder: name a file")
     from nmt.checkpoint import replacing
 
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        yield file
+    with contextlib.ExitStack() as stack:
+        whole = not path.exists() or path.is_file()
+        place = stack.enter_context(replacing(path.resolve())) if whole else path
+        yield stack.enter_context(open(place, "w", encoding="utf-8", newline="\n"))
 
 
 def _stdin_lines() -> Iterator[str]:
@@ -220,11 +238,19 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _unexpected(error: Exception) -> str:
+    """What is said of an error that nobody foresaw."""
+    kind, what = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'reading or writing'}: {error.strerror}"
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
+        return f"out of memory: lower training.batch_tokens or search.batch_tokens, or choose a smaller model ({what})"
+    return f"unexpected {kind}: {what} (this is a bug: run again with NMT_DEBUG=1 and report what it prints)"
+
+
 def main() -> NoReturn:
     """The entry point: errors become one line and an exit status, never a traceback."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `nmt translate ... | head` ends quietly
     try:
         app()
     except NmtError as error:
@@ -234,6 +260,5 @@ def main() -> NoReturn:
     except Exception as error:
         if os.environ.get("NMT_DEBUG"):
             raise
-        kind = type(error).__name__
-        _fail(f"unexpected {kind}: {error} (this is a bug: run again with NMT_DEBUG=1 and report what it prints)", 1)
+        _fail(_unexpected(error), 1)
     sys.exit(0)

@@ -58,7 +58,7 @@ class Bridge(nn.Module):
     def forward(self, final: States) -> States:
         """The decoder's first state, a tuple of (L, B, D)."""
         if self.kind == "copy":
-            return final
+            return final[: self.parts]
         zero = final[0].new_zeros(self.layers, final[0].size(1), self.width)
         if self.kind == "zero":
             return (zero,) * self.parts

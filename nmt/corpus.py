@@ -114,6 +114,9 @@ class Overlap:
     pairs: int
     total: int
 
+    def __str__(self) -> str:
+        return f"{self.total:,} pairs; the source of {self.sources:,} occurs in train, of {self.pairs:,} the whole pair"
+
 
 def load(
     split: str | Sequence[str],

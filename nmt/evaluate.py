@@ -14,10 +14,10 @@ from typing import Any
 
 from nmt import metrics, plots
 from nmt.checkpoint import write_json, write_text
-from nmt.errors import CallError, DataError
-from nmt.formats import count_lines, read_lines
+from nmt.errors import CallError, CheckpointError, DataError
+from nmt.formats import kind, read_lines
 from nmt.metrics import Comparison, Method, Report, Sentence
-from nmt.progress import Bar
+from nmt.progress import Bar, say
 from nmt.run import load_split, test_parts
 from nmt.translate import CHUNK, Scored, Translator, split
 
@@ -86,26 +86,30 @@ def from_files(source: Path | None, reference: Path, language: str | None) -> Te
             f"{source} has {len(sources):,} lines, {reference} {len(references):,}: "
             f"they must be line by line translations of each other"
         )
-    return TestSet(sources, references, language or reference.suffix.lstrip("."), str(reference))
+    return TestSet(sources, references, language or kind(reference.name).lstrip("."), str(reference))
 
 
 def evaluate(test: TestSet, systems: Mapping[str, Sequence[str]], method: Method = "bootstrap") -> Evaluation:
     """Score translations of the test set by system name; two or more are compared with the first."""
-    reports = {name: _report(test, lines, range(len(lines)), name) for name, lines in systems.items()}
+    _check(test, systems)
+    reports = {name: _report(test, lines, range(len(lines))) for name, lines in systems.items()}
     parts = {
-        name: {part: _report(test, lines, rows, name) for part, rows in test.parts.items()}
-        for name, lines in systems.items()
+        name: {part: _report(test, lines, rows) for part, rows in test.parts.items()} for name, lines in systems.items()
     }
     compared = metrics.compare(test.references, systems, method, language=test.language) if len(systems) > 1 else []
     return Evaluation(test, reports, parts, compared)
 
 
-def _report(test: TestSet, lines: Sequence[str], rows: Sequence[int], name: str) -> Report:
-    if len(lines) != len(test.references):
-        raise DataError(
-            f"{name} has {len(lines):,} lines, {test.name} {len(test.references):,}: "
-            f"give translations of the same lines in the same order"
-        )
+def _check(test: TestSet, systems: Mapping[str, Sequence[str]]) -> None:
+    for name, lines in systems.items():
+        if len(lines) != len(test.references):
+            raise DataError(
+                f"{name} has {len(lines):,} lines, {test.name} {len(test.references):,}: "
+                f"give translations of the same lines in the same order"
+            )
+
+
+def _report(test: TestSet, lines: Sequence[str], rows: Sequence[int]) -> Report:
     sources = [test.sources[row] for row in rows] if test.sources is not None else None
     return metrics.evaluate(
         [lines[row] for row in rows], [test.references[row] for row in rows], sources, test.language
@@ -135,17 +139,22 @@ def run(
 
     Without files the test set is that of the first system's recipe.
     """
-    if not systems and not hypotheses:
+    names = [*systems, *map(str, hypotheses)]
+    if not names:
         raise CallError("nothing to evaluate: name a run folder, or a file of translations with --hypothesis")
+    if len(set(names)) < len(names):
+        raise CallError("the same system is named twice: name different ones to compare them")
     translators = {name: Translator.load(name).adjusted(changes) for name in systems}
     test = _test_set(translators, source, reference)
-    translated = {name: _translate(translator, test) for name, translator in translators.items()}
-    translated |= {str(file): list(read_lines(file)) for file in hypotheses}
-    if len(translated) < len(systems) + len(hypotheses):
-        raise CallError("the same system is named twice: name different ones to compare them")
+    given = {str(file): list(read_lines(file)) for file in hypotheses}
+    _check(test, given)  # before the long work
+    translated = {name: _translate(translator, test) for name, translator in translators.items()} | given
     evaluation = evaluate(test, translated, method)
     if systems:
-        save(evaluation, split(systems[0])[0], translated)
+        try:
+            save(evaluation, split(systems[0])[0], translated)
+        except (CheckpointError, OSError) as error:  # a folder that others share, a full disk: the figures are there
+            say(f"warning: the evaluation is not kept: {error}")
     return evaluation
 
 
@@ -177,22 +186,27 @@ def _translate(translator: Translator, test: TestSet) -> list[str]:
 def score_files(system: str, source: Path, target: Path, nbest: int = 1) -> Iterator[Scored]:
     """log p of each line of `target`, `nbest` of them for each line of `source`, in constant memory."""
     translator = Translator.load(system)
-    sources, targets = iter(read_lines(source)), iter(read_lines(target))
+    sources, targets = read_lines(source), read_lines(target)
     number = 0
     while chunk := list(islice(sources, CHUNK)):
         lines = list(islice(targets, len(chunk) * nbest))
-        number += len(chunk)
         if len(lines) < len(chunk) * nbest:
-            raise DataError(_uneven(source, target, nbest))
+            counts = number + len(chunk) + _left(sources), number * nbest + len(lines)
+            raise DataError(_uneven(source, target, counts, nbest))
         yield from translator.score([line for line in chunk for _ in range(nbest)], lines)
-    if next(targets, None) is not None:
-        raise DataError(_uneven(source, target, nbest))
+        number += len(chunk)
+    if more := _left(targets):
+        raise DataError(_uneven(source, target, (number, number * nbest + more), nbest))
     if not number:
         raise DataError(f"{source}: empty, nothing to score")
 
 
-def _uneven(source: Path, target: Path, nbest: int) -> str:
-    counts = f"{source} has {count_lines(source):,} lines, {target} {count_lines(target):,}"
-    return f"{counts}: there must be {nbest} in the second for each in the first" + (
+def _left(lines: Iterator[str]) -> int:
+    return sum(1 for _ in lines)
+
+
+def _uneven(source: Path, target: Path, counts: tuple[int, int], nbest: int) -> str:
+    said = f"{source} has {counts[0]:,} lines, {target} {counts[1]:,}"
+    return f"{said}: there must be {nbest} in the second for each in the first" + (
         "" if nbest > 1 else ", or more with --nbest"
     )

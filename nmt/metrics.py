@@ -224,7 +224,8 @@ def _bleu(language: str) -> BLEU:
 
 def _score(metric: Metric, result: SacreScore) -> Score:
     """A result of sacreBLEU as ours. It keeps the interval in `_mean` and `_ci`, and shows it as rounded text only."""
-    low, high = (result._mean - result._ci, result._mean + result._ci) if result._ci >= 0 else (None, None)
+    mean, half = float(result._mean), float(result._ci)  # of numpy, which JSON does not take
+    low, high = (mean - half, mean + half) if half >= 0 else (None, None)
     return Score(result.name, float(result.score), str(metric.get_signature()), low, high)
 
 

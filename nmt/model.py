@@ -75,6 +75,7 @@ def build(recipe: Recipe, source_vocab: int, target_vocab: int) -> Seq2Seq:
         model.encoder.layers,
         model.encoder_cell,
         model.encoder.direction,
+        model.encoder.summary,
         model.residual,
         dropout,
     )

@@ -18,7 +18,7 @@ INTERVAL = 30.0  # seconds between plain lines
 
 def console() -> Console:
     """A console on the standard error of this moment."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True, emoji=False)  # `:dog:` in a text stays
 
 
 def say(message: str) -> None:

@@ -81,6 +81,7 @@ class EncoderModel(Section):
     layers: int = Field(1, ge=1, le=16)
     hidden: int = Field(256, ge=1, description="width of one direction")
     direction: Literal["forward", "reversed", "bidirectional"] = "bidirectional"
+    summary: Literal["last", "mean", "max"] = Field("last", description="last state, or the outputs pooled over steps")
 
 
 class DecoderModel(Section):

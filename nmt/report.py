@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nmt import checkpoint, corpus
+from nmt import checkpoint
 from nmt.data import histogram
-from nmt.errors import CallError, DataError
-from nmt.model import build, sizes
+from nmt.errors import CallError, CheckpointError, DataError, RecipeError
+from nmt.model import sizes
 from nmt.recipe import Recipe, dump, find, header, load
-from nmt.run import gather, load_split
+from nmt.run import gather, network, overlaps
 
 
 def info(subject: str, changes: Sequence[str] = ()) -> str:
     """Sizes, recipe, data and scores of a model folder, or what a recipe would make."""
     folder = Path(subject)
     if not folder.is_dir():
+        try:
+            find(subject)
+        except RecipeError as error:
+            raise CallError(f"no model folder '{subject}', and {error}") from None
         return _of_recipe(load(subject, changes))
     if changes:
         raise CallError("--set: a run is as it was trained: give a recipe to see what changes would make of it")
     saved = checkpoint.read(folder)
-    blocks = [_figures(saved.info), _files(folder)]
+    blocks = [_complete(_figures, saved.info, folder / checkpoint.INFO), _files(folder)]
     evaluation = folder / "evaluation.json"
     if evaluation.is_file():
-        blocks.append(_scores(evaluation))
+        blocks.append(_complete(_scores, checkpoint.read_json(evaluation), evaluation))
     return "\n\n".join([*blocks, dump(saved.recipe).rstrip()])
+
+
+def _complete(show: Callable[[dict[str, Any]], str], content: dict[str, Any], path: Path) -> str:
+    """What a JSON file says, if it has all that nmt writes there."""
+    try:
+        return show(content)
+    except (KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{path}: not what nmt writes there: copy it again, or make it anew") from None
 
 
 def _of_recipe(recipe: Recipe) -> str:
     vocab = recipe.tokenizer.vocab_size
     with torch.device("meta"):  # shapes without memory
-        parts = sizes(build(recipe, vocab, vocab))
+        parts = sizes(network(recipe, vocab, vocab))
     return f"{_parameters(parts)}\n(with {vocab:,} pieces)\n\n{dump(recipe).rstrip()}"
 
 
@@ -68,10 +80,7 @@ def _files(folder: Path) -> str:
     return "files\n" + "\n".join(f"  {name:<20} {size / 1e6:>8.2f} MB" for name, size in rows)
 
 
-def _scores(path: Path) -> str:
-    import json
-
-    content = json.loads(path.read_text(encoding="utf-8"))
+def _scores(content: dict[str, Any]) -> str:
     lines = [f"{content['test']}: {content['sentences']:,} sentences"]
     for name, report in content["systems"].items():
         lines.append(f"  {name}")
@@ -89,18 +98,8 @@ def data(recipe: Recipe, where: str) -> str:
     except DataError as error:
         about = header(find(where))
         raise DataError(f"{error}\n{about}" if about else str(error)) from None
-    train = load_split(recipe.data, "train")
     lines = [f"train  {material.filtered}"]
-    for split in ("valid", "test"):
-        try:
-            other = material.valid if split == "valid" else load_split(recipe.data, split)
-        except corpus.MissingSplitError:
-            lines.append(f"{split:<6} none")
-            continue
-        seen = corpus.overlap(train, other)
-        lines.append(
-            f"{split:<6} {len(other):,} pairs; in train: {seen.pairs:,} of the pairs, {seen.sources:,} of the sources"
-        )
+    lines += [f"{split:<6} {found}" for split, found in overlaps(recipe, material.corpus, material.valid).items()]
     pieces = {
         f"{recipe.data.source} (source)": material.train.source_lengths,
         f"{recipe.data.target} (target)": material.train.target_lengths,

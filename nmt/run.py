@@ -5,11 +5,13 @@ The run folder is the model folder (see `nmt.checkpoint`), with `curves.png` bes
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
+import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -20,7 +22,7 @@ import torch
 from torch import nn
 
 from nmt import __version__, checkpoint, corpus, metrics, plots, starter, tokenizer
-from nmt.corpus import Corpus
+from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, collate, prepare
 from nmt.errors import CallError, RecipeError
 from nmt.hardware import Hardware, choose
@@ -29,9 +31,13 @@ from nmt.model import Seq2Seq, build, sizes
 from nmt.progress import say
 from nmt.recipe import Data, Recipe, Training, differences
 from nmt.tokenizer import UNK, Tokenizer
-from nmt.trainer import Trainer, forcing
+from nmt.trainer import Position, Trainer, forcing
 from nmt.translate import Member, Translator
 
+if sys.platform != "win32":
+    import fcntl
+
+SMALL = 8  # pieces of a network that is only built to see whether it fits together
 # what may change between stopping and going on: a longer training, and what does not touch the weights
 FREE = ("training.epochs", "training.checkpoint_minutes", "training.samples", "training.tensorboard")
 
@@ -92,6 +98,7 @@ def train_tokenizers(recipe: Recipe, train: Corpus) -> tuple[Tokenizer, Tokenize
 class Material:
     """What a recipe trains on."""
 
+    corpus: Corpus
     train: TrainingSet
     valid: Corpus
     filtered: Filtered
@@ -113,7 +120,7 @@ def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None
     )
     settings = recipe.training
     batches = Batches(train.source_lengths, train.target_lengths, settings.batch_tokens, settings.seed)
-    return Material(train, valid, filtered, batches, *tokenizers)
+    return Material(pairs, train, valid, filtered, batches, *tokenizers)
 
 
 class TrainingStream:
@@ -146,6 +153,14 @@ def drop_words(batch: Batch, share: float, seed: int) -> Batch:
         return tokens.masked_fill(chosen & (tokens > UNK), UNK)  # special pieces and padding stay
 
     return replace(batch, source=dropped(batch.source), target_in=dropped(batch.target_in))
+
+
+def overlaps(recipe: Recipe, train: Corpus, valid: Corpus) -> dict[str, Overlap]:
+    """How much of the valid and test splits occurs in the training split; a corpus need not have a test split."""
+    found = {"valid": corpus.overlap(train, valid)}
+    with contextlib.suppress(corpus.MissingSplitError):
+        found["test"] = corpus.overlap(train, load_split(recipe.data, "test"))
+    return found
 
 
 # -- validation
@@ -204,26 +219,33 @@ class Validation:
 def train(recipe: Recipe, folder: Path | None = None, resume: bool = False) -> Path:
     """Train a recipe into a folder, `runs/<recipe>` unless given; the folder.
 
-    Raises CallError for a folder that is there already without `resume`, or that was trained with another recipe;
-    StoppedError after a signal.
+    Raises CallError for a folder that is there already without `resume`, that was trained with another recipe, or
+    that another process trains in; StoppedError after a signal.
     """
     folder = folder or Path("runs") / recipe.name
-    state = _open(recipe, folder, resume)
-    if state is not None and _finished(state, recipe):
-        say(
-            f"{folder}: training has finished already: to go on, raise training.epochs above {recipe.training.epochs}"
-        )
-        return folder
+    _refuse(recipe, folder, resume)
+    network(recipe, SMALL, SMALL)  # what does not fit together is refused before the long work
+    with _locked(folder):
+        state = checkpoint.read_state(folder) if resume else None
+        if state is not None and _finished(folder, state, recipe):
+            return folder
+        if resume and state is None:
+            say(f"{folder}: no checkpoint yet, starting from the beginning")
+        _train(recipe, folder, state)
+    return folder
+
+
+def _train(recipe: Recipe, folder: Path, state: dict[str, Any] | None) -> None:
     settings = recipe.training
     hardware = choose(settings.device, settings.precision, settings.threads)
     say(f"on {hardware}")
-    material = _material(recipe, folder, resume)
+    material = gather(recipe, _known(folder) if state is not None else None)
     torch.manual_seed(settings.seed)
-    model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
+    model = network(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
     info = describe(recipe, material, model, hardware)
     _announce(info)
     _start(folder, recipe, material, info, fresh=state is None)
-    trainer = _trainer(recipe, folder, material, model, hardware, info)
+    trainer = _trainer(recipe, folder, material, model, hardware)
     if state is not None:
         trainer.resume(state)
         say(f"going on at epoch {trainer.position.epoch}, update {trainer.position.updates}")
@@ -231,49 +253,95 @@ def train(recipe: Recipe, folder: Path | None = None, resume: bool = False) -> P
         position = trainer.run()
     finally:
         _draw(folder)
-    _update_info(folder, finished=True, seconds=position.seconds, updates=position.updates, tokens=position.tokens)
+    _conclude(folder, position)
     say(f"done: {folder}, best {settings.metric} {position.best:.2f} on valid. Next: nmt evaluate {folder}")
-    return folder
 
 
-def _open(recipe: Recipe, folder: Path, resume: bool) -> dict[str, Any] | None:
-    """The state to go on from, None to start from the beginning."""
-    used = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if used and not resume:
-        raise CallError(f"{folder} exists: go on with --resume, choose another folder with --out, or remove it")
+def network(recipe: Recipe, source_vocab: int, target_vocab: int) -> Seq2Seq:
+    """The network of a recipe. Raises RecipeError where its parts do not fit."""
+    try:
+        return build(recipe, source_vocab, target_vocab)
+    except ValueError as error:
+        raise RecipeError(f"model: {error}") from None
+
+
+def _refuse(recipe: Recipe, folder: Path, resume: bool) -> None:
+    """Raises CallError for a folder that this recipe must not be trained in."""
+    if folder.exists() and not folder.is_dir():
+        raise CallError(f"{folder} is a file: choose a folder with --out")
+    files = [file for file in folder.iterdir() if not file.name.startswith(".")] if folder.is_dir() else []
+    if not files:
+        return
     if not resume:
-        return None
-    if (folder / "recipe.yaml").is_file():
-        before = checkpoint.read_recipe(folder)
-        changed = [key for key in differences(before, recipe) if key not in FREE and key != "name"]
-        if recipe.training.epochs < before.training.epochs:
-            changed.append("training.epochs (a longer training would do)")
-        if changed:
-            raise CallError(
-                f"{folder} was trained with another recipe, which differs in {', '.join(changed)}: "
-                f"resume with the same, or train this one elsewhere with --out"
-            )
-    state = checkpoint.read_state(folder)
-    if state is None:
-        say(f"{folder}: no checkpoint yet, starting from the beginning")
-    return state
+        raise CallError(f"{folder} exists: go on with --resume, choose another folder with --out, or remove it")
+    if not (folder / "recipe.yaml").is_file():
+        raise CallError(f"{folder} has no recipe.yaml, so it is no run to resume: choose another folder with --out")
+    before = checkpoint.read_recipe(folder)
+    changed = [key for key in differences(before, recipe) if key not in FREE and key != "name"]
+    if recipe.training.epochs < before.training.epochs:
+        changed.append("training.epochs (a longer training would do)")
+    if changed:
+        raise CallError(
+            f"{folder} was trained with another recipe, which differs in {', '.join(changed)}: "
+            f"resume with the same, or train this one elsewhere with --out"
+        )
 
 
-def _finished(state: Mapping[str, Any], recipe: Recipe) -> bool:
-    at = state["position"]
-    patient = recipe.training.patience is None or at["since_best"] < recipe.training.patience
-    return bool(at["finished"]) and not (patient and at["epoch"] < recipe.training.epochs)
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other processes from training in it; the lock ends with the process, however it ends."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if sys.platform != "win32":
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CallError(f"{folder}: another process trains in it: wait, or choose another with --out") from None
+        except OSError as error:
+            if not folder.is_dir():
+                raise CallError(f"{folder}: cannot be made: {error.strerror}: choose another with --out") from None
+            # else a file system without locks
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where nothing was written
 
 
-def _material(recipe: Recipe, folder: Path, resume: bool) -> Material:
-    """The corpus; a resumed run keeps its tokenizers."""
-    files = [folder / "source.model", folder / "target.model"]
-    known = resume and all(file.is_file() for file in files)
-    return gather(recipe, (Tokenizer.load(files[0]), Tokenizer.load(files[1])) if known else None)
+def _finished(folder: Path, state: Mapping[str, Any], recipe: Recipe) -> bool:
+    """Whether there is nothing left to train; says so."""
+    at, patience = Position(**state["position"]), recipe.training.patience
+    if not at.finished:
+        return False
+    if patience is not None and at.since_best >= patience:
+        say(f"{folder}: training has finished already: {at.since_best} validations without a better score")
+    elif at.epoch >= recipe.training.epochs:
+        say(f"{folder}: training has finished already: to go on, raise training.epochs above {recipe.training.epochs}")
+    else:
+        return False
+    if not checkpoint.read(folder).info.get("finished"):  # killed at the last moment
+        _conclude(folder, at)
+    return True
+
+
+def _conclude(folder: Path, at: Position) -> None:
+    _update_info(folder, finished=True, seconds=at.seconds, updates=at.updates, tokens=at.tokens)
+
+
+def _known(folder: Path) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizers of a run that is resumed."""
+    return Tokenizer.load(folder / "source.model"), Tokenizer.load(folder / "target.model")
 
 
 def _start(folder: Path, recipe: Recipe, material: Material, info: Mapping[str, Any], fresh: bool) -> None:
     """What a run folder has from the beginning."""
+    for name in checkpoint.FILES:
+        for unfinished in (folder / name).parent.glob(f".{Path(name).name}.*"):  # by a process that was killed
+            unfinished.unlink()
+    if not fresh:
+        _update_info(folder, finished=False)
     checkpoint.write_recipe(folder, recipe)
     if fresh:
         for stale in (checkpoint.METRICS, checkpoint.WEIGHTS):
@@ -283,9 +351,7 @@ def _start(folder: Path, recipe: Recipe, material: Material, info: Mapping[str, 
         checkpoint.write_json(folder / checkpoint.INFO, info)
 
 
-def _trainer(
-    recipe: Recipe, folder: Path, material: Material, model: Seq2Seq, hardware: Hardware, info: dict[str, Any]
-) -> Trainer[Batch]:
+def _trainer(recipe: Recipe, folder: Path, material: Material, model: Seq2Seq, hardware: Hardware) -> Trainer[Batch]:
     settings = recipe.training
     validation = Validation(model, material, recipe, hardware)
 
@@ -304,6 +370,10 @@ def _trainer(
 def describe(recipe: Recipe, material: Material, model: nn.Module, hardware: Hardware) -> dict[str, Any]:
     """What model.json says of a run."""
     assert isinstance(model, Seq2Seq)
+    seen = overlaps(recipe, material.corpus, material.valid)
+    for split, found in seen.items():
+        if found.sources:
+            say(f"warning: {split} has {found}: its scores flatter")
     return {
         "format": checkpoint.FORMAT,
         "package": __version__,
@@ -315,6 +385,7 @@ def describe(recipe: Recipe, material: Material, model: nn.Module, hardware: Har
             "train": len(material.train),
             "valid": len(material.valid),
             "filtered": asdict(material.filtered),
+            "overlap": {split: asdict(found) for split, found in seen.items()},
             "pieces": {
                 "source": int(material.train.source_lengths.sum()),
                 "target": int(material.train.target_lengths.sum()),
@@ -338,6 +409,10 @@ def _update_info(folder: Path, **news: Any) -> None:
 
 
 def _draw(folder: Path) -> None:
+    """The picture of a run; one that cannot be written costs no training."""
     rows = checkpoint.read_metrics(folder)
-    if rows:
-        plots.curves(rows, folder / "curves.png")
+    try:
+        if rows:
+            plots.curves(rows, folder / "curves.png")
+    except OSError as error:
+        say(f"warning: {folder / 'curves.png'}: cannot be written: {error.strerror}")

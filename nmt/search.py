@@ -114,8 +114,7 @@ def search(
     tokens = torch.full((len(requests),), bos, device=device)
     while run.open:
         log_probs, run.state = step(tokens, run.state)  # (N, V)
-        log_probs[:, list(never)] = -torch.inf
-        tokens = run.advance(run.constrain(log_probs))
+        tokens = run.advance(run.constrain(log_probs, never))
     return [sorted(found, key=lambda h: -h.score)[: options.nbest] for found in run.done]
 
 
@@ -144,9 +143,10 @@ class _Search(Generic[S]):
         self.coverage: Tensor | None = None  # (N, S), attention summed over the steps
         self.generators = [torch.Generator().manual_seed(_seed(options.seed, request)) for request in requests]
 
-    def constrain(self, log_probs: Tensor) -> Tensor:
-        """(N, V) with what may not come next at minus infinity: by length and by prefix."""
+    def constrain(self, log_probs: Tensor, never: Sequence[int]) -> Tensor:
+        """(N, V) with what may not come next at minus infinity. A prefix may have what is never written."""
         position, width = len(self.records), self.total.size(1)
+        forced: list[tuple[slice, int, Tensor]] = []
         for place, number in enumerate(self.open):
             request = self.requests[number]
             rows = slice(place * width, (place + 1) * width)
@@ -154,11 +154,13 @@ class _Search(Generic[S]):
             if position < len(request.prefix):
                 only = request.prefix[position]
             if only is not None:
-                kept = log_probs[rows, only].clone()
-                log_probs[rows] = -torch.inf
-                log_probs[rows, only] = kept
+                forced.append((rows, only, log_probs[rows, only].clone()))
             elif position < request.shortest:
                 log_probs[rows, self.eos] = -torch.inf
+        log_probs[:, list(never)] = -torch.inf
+        for rows, only, kept in forced:
+            log_probs[rows] = -torch.inf
+            log_probs[rows, only] = kept
         return log_probs
 
     def advance(self, log_probs: Tensor) -> Tensor:

@@ -116,11 +116,12 @@ def train(
             minloglevel=3,
         )
     except RuntimeError as error:
-        raise DataError(_explain(str(error), vocab_size)) from None
+        pieces = UNK + 1 + 256 * byte_fallback + len(symbols)  # those that any text needs
+        raise DataError(_explain(str(error), vocab_size, pieces)) from None
     return Tokenizer(out.getvalue())
 
 
-def _explain(message: str, vocab_size: int) -> str:
+def _explain(message: str, vocab_size: int, pieces: int) -> str:
     if found := _LARGEST.search(message):
         largest = found[1]
         return f"tokenizer.vocab_size: {vocab_size} is more than this corpus allows: the largest possible is {largest}"
@@ -129,6 +130,8 @@ def _explain(message: str, vocab_size: int) -> str:
             f"tokenizer.vocab_size: {vocab_size} is less than the characters of this corpus need: the smallest "
             f"possible is {found[1]}, or lower tokenizer.character_coverage"
         )
-    if "sentences_.empty()" in message:
+    if "(vocab_size) >= (0)" in message:  # a char model
+        return f"tokenizer.vocab_size: {vocab_size} is too small for symbols and bytes: the smallest is {pieces}"
+    if "sentences_.empty()" in message or "all_chars_count" in message:
         return "tokenizer: no text to train on: every line of the corpus is empty"
     return f"tokenizer: SentencePiece could not be trained: {message}"

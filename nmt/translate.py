@@ -27,6 +27,7 @@ from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
 ENDS = tuple(".!?;…。！？；")  # a line that is too long is cut after one of these, if it can be
+_BREAKS = str.maketrans("\n\r\0", "   ")  # a model that spells bytes may write these: a translation is one line
 _WORDS = re.compile(r"\S*?[…。！？；]+\s*|\S+\s*")  # with the space after them; some scripts have none
 
 
@@ -45,6 +46,12 @@ class Translation:
     source_tokens: list[str]
     attention: Tensor | None = None
     alternatives: list[Translation] = field(default_factory=list)
+
+
+def nbest_texts(translation: Translation, nbest: int) -> list[str]:
+    """Exactly so many texts, the best first; where search found fewer, the last one again."""
+    texts = [one.text for one in (translation, *translation.alternatives)][:nbest]
+    return texts + texts[-1:] * (nbest - len(texts))
 
 
 def to_json(translation: Translation) -> dict[str, Any]:
@@ -138,6 +145,7 @@ class Translator:
         its number, counted from `first_line`.
         """
         settings = settings or self.settings
+        _check(lines, nbest, prefixes, settings)
         parts = self._parts(lines, prefixes, settings, warn, first_line)
         found: list[list[Hypothesis]] = [[] for _ in parts]
         width = max(settings.beam if settings.method == "beam" else 1, nbest)
@@ -191,7 +199,7 @@ class Translator:
         first_line: int,
     ) -> list[_Part]:
         encoded = [member.source.encode(lines) for member in self.members]
-        begun = self.members[0].target.encode(prefixes) if prefixes is not None else [[] for _ in lines]
+        begun = self._begun(prefixes) if prefixes is not None else [[] for _ in lines]
         parts = []
         for number, line in enumerate(lines):
             ids = tuple(texts[number] for texts in encoded)
@@ -211,6 +219,14 @@ class Translator:
                 prefix = begun[number] if place == 0 else []
                 parts.append(_Part(number, tuple(member[place] for member in again), prefix))
         return parts
+
+    def _begun(self, prefixes: Sequence[str]) -> list[list[int]]:
+        """The pieces that translations must begin with."""
+        begun = self.members[0].target.encode(prefixes)
+        for prefix, ids in zip(prefixes, begun, strict=True):
+            if UNK in ids:
+                raise CallError(f"the prefix '{prefix}' has characters that this model cannot write")
+        return begun
 
     def _search(self, parts: Sequence[_Part], nbest: int, attention: bool, settings: Search) -> list[list[Hypothesis]]:
         requests = [
@@ -267,13 +283,25 @@ class Translator:
         words = [i for part, _ in pairs for i in part.ids[0]]
         attention = looks[0][:, : len(words) + 1] if len(looks) == 1 and looks[0] is not None else None
         return Translation(
-            " ".join(texts),
+            " ".join(texts).translate(_BREAKS),
             sum(hypothesis.score for hypothesis in chosen) / len(chosen),
             target.pieces(ids),
             [value for hypothesis in chosen for value in hypothesis.log_probs],
             source.pieces(words),
             attention,
         )
+
+
+def _check(lines: Sequence[str], nbest: int, prefixes: Sequence[str] | None, settings: Search) -> None:
+    """Raises CallError for a call that cannot be answered."""
+    if isinstance(lines, str):
+        raise CallError(f"translate takes a list of lines, not one string: translate([{lines[:20]!r}])")
+    if prefixes is not None and len(prefixes) != len(lines):
+        raise CallError(f"{len(prefixes)} prefixes for {len(lines)} lines: give one for each, '' where it is free")
+    if nbest < 1:
+        raise CallError(f"nbest is {nbest}: ask for 1 or more")
+    if nbest > 1 and settings.method == "greedy":
+        raise CallError(f"search.method 'greedy' finds one translation, not {nbest}: use a beam, or 'sample'")
 
 
 def step_of(model: Seq2Seq) -> Step[Any]:
@@ -315,7 +343,7 @@ def _cut(line: str, tokenizer: Tokenizer, limit: int) -> list[str]:
     parts: list[str] = []
     group: list[tuple[str, int]] = []
     for word, pieces in zip(words, map(len, tokenizer.encode(words)), strict=True):
-        if group and sum(count for _, count in group) + pieces > limit:
+        while group and sum(count for _, count in group) + pieces > limit:
             ends = [at + 1 for at, (text, _) in enumerate(group) if text.rstrip()[-1:] in ENDS]
             cut = ends[-1] if ends else len(group)
             parts.append("".join(text for text, _ in group[:cut]))

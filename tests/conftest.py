@@ -1,0 +1,23 @@
+"""What the tests share: one thread, a seed per test, toy batches and toy tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from nmt.hardware import Hardware
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_one_seed() -> Iterator[None]:
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    yield
+    torch.set_num_threads(1)  # a test of `hardware.choose` may have changed it
+
+
+@pytest.fixture
+def cpu() -> Hardware:
+    return Hardware(torch.device("cpu"), "float32", 1)

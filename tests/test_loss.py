@@ -1,0 +1,68 @@
+"""The loss: torch's cross-entropy, and the same however a batch is split."""
+
+from __future__ import annotations
+
+import random
+from functools import reduce
+from itertools import pairwise
+from operator import add
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nmt.loss import Loss, cross_entropy
+
+N, V = 13, 9
+
+smoothings = pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
+
+
+@smoothings
+def test_equals_torch(smoothing: float) -> None:
+    logits = torch.randn(N, V, requires_grad=True)
+    targets = torch.randint(V, (N,))
+    loss = cross_entropy(logits, targets, smoothing)
+    expected = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+    torch.testing.assert_close(loss.total, expected)
+    one, other = (torch.autograd.grad(total, logits)[0] for total in (loss.total, expected))
+    torch.testing.assert_close(one, other)
+    assert loss.count == N
+
+
+@smoothings
+def test_nll_is_without_smoothing_and_without_gradient(smoothing: float) -> None:
+    logits = torch.randn(N, V, requires_grad=True)
+    targets = torch.randint(V, (N,))
+    nll = cross_entropy(logits, targets, smoothing).nll
+    torch.testing.assert_close(nll, -logits.detach().log_softmax(1)[torch.arange(N), targets].sum())
+    assert not nll.requires_grad
+
+
+@smoothings
+@pytest.mark.parametrize("seed", range(4))
+def test_any_split_gives_the_same_total_and_gradient(smoothing: float, seed: int) -> None:
+    logits = torch.randn(N, V, requires_grad=True)
+    targets = torch.randint(V, (N,))
+    draw = random.Random(seed)
+    cuts = [0, *sorted(draw.sample(range(1, N), draw.randint(1, N - 1))), N]
+    parts = [cross_entropy(logits[a:b], targets[a:b], smoothing) for a, b in pairwise(cuts)]
+    split: Loss = reduce(add, parts)
+    whole = cross_entropy(logits, targets, smoothing)
+    assert split.count == whole.count
+    torch.testing.assert_close(split.total, whole.total)
+    torch.testing.assert_close(split.nll, whole.nll)
+    one, other = (torch.autograd.grad(loss.total, logits)[0] for loss in (split, whole))
+    torch.testing.assert_close(one, other)
+
+
+def test_nothing_to_learn_from_is_zero() -> None:
+    loss = cross_entropy(torch.randn(0, V), torch.zeros(0, dtype=torch.long), 0.1)
+    assert (float(loss.total), loss.count, float(loss.nll)) == (0.0, 0, 0.0)
+
+
+def test_low_precision_logits_are_summed_in_float32() -> None:
+    logits, targets = torch.randn(2000, V), torch.randint(V, (2000,))
+    low = cross_entropy(logits.bfloat16(), targets, 0.1)
+    assert low.total.dtype == torch.float32
+    torch.testing.assert_close(low.total, cross_entropy(logits.bfloat16().float(), targets, 0.1).total)

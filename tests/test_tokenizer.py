@@ -1,0 +1,285 @@
+"""The tokenizer: text comes back from its ids, and what cannot be is said with the number that can."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+from functools import cache
+from pathlib import Path
+
+import pytest
+import sentencepiece
+
+from nmt.errors import CheckpointError, DataError
+from nmt.tokenizer import BOS, EOS, PAD, SPACE, UNK, Tokenizer, train
+
+LINES = [
+    "the cat sat on the mat and the dog sat on the cat",
+    "a small dog runs fast, faster than the other dogs run",
+    "Über die Brücke gehen wir heute nicht; morgen gehen wir über die Brücken",
+    "naïve café - 12 % of the “quoted” words are (never) read again",
+    "it's the best of times; it was the worst of times",
+] * 4
+
+MODELS = ("unigram", "bpe", "char")
+models = pytest.mark.parametrize("model", MODELS)
+subwords = pytest.mark.parametrize("model", ["unigram", "bpe"])
+
+
+@cache
+def trained(
+    model: str, byte_fallback: bool = False, symbols: tuple[str, ...] = (), normalization: str = "nmt_nfkc"
+) -> Tokenizer:
+    size = (320 if byte_fallback else 60) + len(symbols)
+    return train(LINES, model, size, 1.0, byte_fallback, normalization, symbols, threads=1)
+
+
+def normalised(text: str) -> str:
+    """What the standard rule, nmt_nfkc, makes of ordinary text."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+SEEN = [*LINES[:5], "", "the", "  the   cat  ", "dog\tdog", "Ü", "mat mat mat", "ｔｈｅ ｃａｔ"]
+UNSEEN = [
+    "日本語のテキスト",
+    "emoji 😀 and 👩‍👩‍👧",
+    "a\u2028b\u2029c",
+    "ﬁne ½ №",
+    "U\u0308ber",
+    "русский язык",
+    "\U0010ffff",
+    "<s> </s> <pad> <unk>",
+    "soft\u00adhyphen",
+]
+
+
+@models
+@pytest.mark.parametrize("text", SEEN)
+def test_text_comes_back(model: str, text: str) -> None:
+    tokenizer = trained(model)
+    assert tokenizer.decode(tokenizer.encode([text])) == [normalised(text)]
+
+
+@models
+@pytest.mark.parametrize("text", [*SEEN, *UNSEEN])
+def test_any_text_comes_back_with_byte_fallback(model: str, text: str) -> None:
+    tokenizer = trained(model, byte_fallback=True)
+    (ids,) = tokenizer.encode([text])
+    assert tokenizer.decode([ids]) == [normalised(text)]
+    assert UNK not in ids
+
+
+@pytest.mark.parametrize("text", ["ﬁne ½ Ａ", "U\u0308ber", "zero\u200bwidth", "nul\0nul", "one\u2028two"])
+def test_identity_leaves_characters_as_they_are(text: str) -> None:
+    tokenizer = trained("bpe", byte_fallback=True, normalization="identity")
+    assert tokenizer.decode(tokenizer.encode([text])) == [text]
+
+
+def test_case_folding() -> None:
+    tokenizer = trained("unigram", normalization="nmt_nfkc_cf")
+    assert tokenizer.decode(tokenizer.encode(["The CAT"])) == ["the cat"]
+
+
+@models
+def test_unknown_characters_without_byte_fallback(model: str) -> None:
+    tokenizer = trained(model)
+    (ids,) = tokenizer.encode(["the 日本 cat"])
+    assert UNK in ids
+    (text,) = tokenizer.decode([ids])
+    assert text.startswith("the ")
+    assert text.endswith(" cat")
+
+
+@models
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_special_ids(model: str, byte_fallback: bool) -> None:
+    tokenizer = trained(model, byte_fallback)
+    assert (PAD, BOS, EOS, UNK) == (0, 1, 2, 3)
+    ids = {i for line in tokenizer.encode([*SEEN, *UNSEEN, "<pad> <s> </s>"]) for i in line}
+    assert not ids & {PAD, BOS, EOS}, "text never becomes a special piece"
+    assert max(ids) < tokenizer.vocab
+    (line,) = tokenizer.encode(["the cat"])
+    assert tokenizer.decode([[BOS, *line, EOS, PAD, PAD]]) == ["the cat"], "special pieces leave no trace"
+
+
+@models
+def test_nothing_in_nothing_out(model: str) -> None:
+    tokenizer = trained(model)
+    assert tokenizer.encode([]) == []
+    assert tokenizer.decode([]) == []
+    assert tokenizer.encode(["", "   ", "the"])[:2] == [[], []]
+    assert tokenizer.decode([[], [BOS, EOS]]) == ["", ""]
+
+
+@models
+def test_pieces_spell_the_text(model: str) -> None:
+    tokenizer = trained(model)
+    for line in LINES[:5]:
+        (ids,) = tokenizer.encode([line])
+        pieces = tokenizer.pieces(ids)
+        assert "".join(pieces).replace(SPACE, " ").strip() == normalised(line)
+        assert len(pieces) == len(ids)
+
+
+@models
+def test_lines_do_not_touch_each_other(model: str) -> None:
+    tokenizer = trained(model)
+    assert tokenizer.encode(LINES[:5]) == [tokenizer.encode([line])[0] for line in LINES[:5]]
+
+
+# -- sizes
+
+
+def number_in(error: pytest.ExceptionInfo[DataError], words: str) -> int:
+    found = re.search(rf"{words}\D* (\d+)", str(error.value))
+    assert found, error.value
+    return int(found[1])
+
+
+@subwords
+@pytest.mark.parametrize("byte_fallback", [False, True])
+def test_too_large_a_vocabulary_names_the_largest(model: str, byte_fallback: bool) -> None:
+    with pytest.raises(DataError, match=r"tokenizer\.vocab_size: 50000 ") as error:
+        train(LINES, model, 50_000, byte_fallback=byte_fallback, threads=1)
+    largest = number_in(error, "largest possible")
+    assert train(LINES, model, largest, byte_fallback=byte_fallback, threads=1).vocab == largest
+
+
+@pytest.mark.parametrize(
+    ("model", "byte_fallback", "symbols"),
+    [
+        ("unigram", False, ()),
+        ("unigram", True, ()),
+        ("bpe", False, ("<x>", "<y>")),
+        ("bpe", True, ()),
+        ("char", True, ()),
+        ("char", False, ("<1>", "<2>", "<3>", "<4>", "<5>", "<6>")),
+        ("char", True, ("<x>",)),
+    ],
+)
+def test_too_small_a_vocabulary_names_the_smallest(model: str, byte_fallback: bool, symbols: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=r"tokenizer\.vocab_size: 9 ") as error:
+        train(LINES, model, 9, byte_fallback=byte_fallback, symbols=symbols, threads=1)
+    smallest = number_in(error, "smallest")
+    build = {"byte_fallback": byte_fallback, "symbols": symbols, "threads": 1}
+    assert train(LINES, model, smallest, **build).vocab == smallest
+    with pytest.raises(DataError):
+        train(LINES, model, smallest - 1, **build)
+
+
+def test_a_char_vocabulary_is_an_upper_bound() -> None:
+    characters = set(normalised(" ".join(LINES)).replace(" ", SPACE))
+    whole = train(LINES, "char", 1000, threads=1)
+    assert whole.vocab == UNK + 1 + len(characters)
+    assert train(LINES, "char", 20, threads=1).vocab == 20
+
+
+@models
+@pytest.mark.parametrize("lines", [[], [""], ["", "   ", "\t"], ["\u2028"]])
+def test_nothing_to_train_on(model: str, lines: list[str]) -> None:
+    with pytest.raises(DataError, match="no text to train on"):
+        train(lines, model, 60, threads=1)
+
+
+@models
+def test_training_is_the_same_each_time(model: str) -> None:
+    one, other = (train(iter(LINES), model, 60, threads=1) for _ in range(2))
+    assert one.fingerprint == other.fingerprint
+    assert one.fingerprint != train(LINES[:3], model, 30, threads=1).fingerprint
+
+
+# -- sampling
+
+
+@subwords
+def test_sampling_depends_on_the_seed_alone(model: str) -> None:
+    tokenizer = trained(model)
+    draws = {seed: tokenizer.encode(LINES, 0.3, seed) for seed in range(5)}
+    for seed, ids in draws.items():
+        assert tokenizer.encode(LINES, 0.3, seed) == ids
+    assert len({str(ids) for ids in draws.values()}) == len(draws)
+    assert tokenizer.encode(LINES, 0.3, 2**40 + 1) == draws[1], "any int is a seed"
+
+
+@subwords
+@pytest.mark.parametrize("alpha", [0.05, 0.3, 1.0])
+def test_samples_spell_the_same_text(model: str, alpha: float) -> None:
+    tokenizer = trained(model)
+    for ids in (tokenizer.encode(LINES, alpha, seed) for seed in range(5)):
+        assert tokenizer.decode(ids) == [normalised(line) for line in LINES]
+
+
+@subwords
+def test_alpha_0_is_off(model: str) -> None:
+    tokenizer = trained(model)
+    assert tokenizer.encode(LINES, 0.0, 3) == tokenizer.encode(LINES)
+    tokenizer.encode(LINES, 0.3, 3)
+    assert tokenizer.encode(LINES) == trained(model).encode(LINES, 0.0, 9), "sampling leaves nothing behind"
+
+
+def test_bpe_without_merges_is_characters() -> None:
+    tokenizer = trained("bpe")
+    (ids,) = tokenizer.encode(["the cat"], 1.0, 1)
+    assert tokenizer.pieces(ids) == [SPACE, *"the", SPACE, *"cat"]
+    lengths = [sum(map(len, tokenizer.encode(LINES, share, 1))) for share in (0.0, 0.1, 0.5, 1.0)]
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) == len(lengths)
+
+
+# -- symbols
+
+
+@models
+def test_symbols_are_never_split(model: str) -> None:
+    symbols = ("<2de>", "@@NUM@@", "cat")
+    tokenizer = trained(model, symbols=symbols)
+    for text in ("<2de> the cat", "the<2de>dog", "@@NUM@@@@NUM@@", "concatenate"):
+        for ids in (tokenizer.encode([text])[0], *([] if model == "char" else tokenizer.encode([text], 0.1, 4))):
+            pieces = tokenizer.pieces(ids)
+            for symbol in symbols:
+                assert sum(piece == symbol for piece in pieces) == text.count(symbol)
+
+
+# -- files
+
+
+def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
+    tokenizer = trained("unigram")
+    (tmp_path / "source.model").write_bytes(tokenizer.proto)
+    loaded = Tokenizer.load(tmp_path / "source.model")
+    assert loaded.fingerprint == tokenizer.fingerprint
+    assert loaded.encode(LINES) == tokenizer.encode(LINES)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_a_truncated_model_is_refused(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "target.model"
+    path.write_bytes(trained("bpe").proto[:keep])
+    with pytest.raises(CheckpointError, match=re.escape(str(path))):
+        Tokenizer.load(path)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.model", tmp_path):
+        with pytest.raises(CheckpointError, match=re.escape(str(path))):
+            Tokenizer.load(path)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"pad_id": -1, "bos_id": 1, "eos_id": 2, "unk_id": 0},  # what SentencePiece does by itself
+        {"pad_id": 3, "bos_id": 1, "eos_id": 2, "unk_id": 0},
+        {"pad_id": 0, "bos_id": 2, "eos_id": 1, "unk_id": 3},
+    ],
+)
+def test_other_special_ids_are_refused(ids: dict[str, int]) -> None:
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES), model_writer=out, vocab_size=50, minloglevel=3, num_threads=1, **ids
+    )
+    with pytest.raises(CheckpointError, match="pad, bos, eos, unk") as error:
+        Tokenizer(out.getvalue(), "my.model")
+    assert "my.model" in str(error.value)
+    assert str(tuple(ids.values())) in str(error.value)
