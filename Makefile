@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check demo clean
+.PHONY: quickstart test check clean
 
 # the package and what it needs, in an environment of its own; again only when pyproject.toml changes
 $(VENV)/installed: pyproject.toml constraints.txt

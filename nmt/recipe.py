@@ -342,6 +342,8 @@ def _explain(problem: dict[str, Any]) -> str:
         return message
     if problem["type"] == "missing":
         return f"'{key}' is missing: add it"
+    if problem["type"] == "string_type" and isinstance(problem["input"], bool):
+        message += ": put it in quotes, YAML reads no, yes, on and off as false and true"
     return f"{key}: {problem['input']!r} is not allowed: {message[0].lower() + message[1:]}"
 
 

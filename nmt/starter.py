@@ -142,7 +142,7 @@ because weil -, although obwohl -, if wenn -, that dass -, whether ob -, and und
 
 # English, German, case, kinds, use (p, d, w, f as of verbs)
 PREPOSITION_TABLE = """
-in in dat lh p, behind hinter dat hu p, under unter dat u p, on auf dat r p, into in acc lh d, to zu dat hu d,
+in in dat lh p, behind hinter dat hu p, under unter dat u p, on auf dat r p, into in acc lh d, to zu dat hur d,
 through durch acc l d, with mit dat pykna w, without ohne acc pykna w, for für acc pykna f"""
 CONTRACTIONS = {"in dem ": "im ", "in das ": "ins ", "zu dem ": "zum ", "zu der ": "zur "}
 

@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import sentencepiece
@@ -33,6 +34,8 @@ class Tokenizer:
     def __init__(self, proto: bytes, where: str = "tokenizer") -> None:
         self.proto = proto
         try:
+            if not proto:
+                raise OSError  # sentencepiece before 0.2.2 would fail at the first use, without an exception
             self._model = sentencepiece.SentencePieceProcessor(model_proto=proto)
         except (RuntimeError, OSError):
             raise CheckpointError(f"{where}: not a SentencePiece model, or truncated: train or copy it again") from None
@@ -95,9 +98,13 @@ def train(
     Raises DataError for a vocabulary that the text does not allow, with the largest or smallest that it does.
     """
     out = io.BytesIO()
+    text = (line for line in lines if line.strip())
+    first = next(text, None)
+    if first is None:
+        raise DataError("tokenizer: no text to train on: every line of the corpus is empty")
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=chain([first], text),
             model_writer=out,
             model_type=model,
             vocab_size=vocab_size,
@@ -132,6 +139,4 @@ def _explain(message: str, vocab_size: int, pieces: int) -> str:
         )
     if "(vocab_size) >= (0)" in message:  # a char model
         return f"tokenizer.vocab_size: {vocab_size} is too small for symbols and bytes: the smallest is {pieces}"
-    if "sentences_.empty()" in message or "all_chars_count" in message:
-        return "tokenizer: no text to train on: every line of the corpus is empty"
     return f"tokenizer: SentencePiece could not be trained: {message}"

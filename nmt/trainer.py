@@ -112,6 +112,7 @@ class Trainer(Generic[B]):
         self.average = {name: weight.clone() for name, weight in self.weights.items()} if settings.ema else {}
         self.metrics = _Metrics(folder / checkpoint.METRICS, settings.tensorboard)
         self.signal = 0
+        self.saved = time.monotonic()
 
     # -- the loop
 
@@ -130,7 +131,6 @@ class Trainer(Generic[B]):
     def _epoch(self) -> None:
         at = self.position
         batches = self.stream.batches(at.epoch)
-        saved = time.monotonic()
         while at.batch < batches:
             started = time.monotonic()
             group = range(at.batch, min(at.batch + self.settings.accumulate, batches))
@@ -143,9 +143,9 @@ class Trainer(Generic[B]):
             self._show(at.epoch + (at.batch / batches if batches else 0.0))
             if self._validation_due(batches == 0):
                 self._validate()
-                saved = self._save_now()
-            elif time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
-                saved = self._save_now()
+                self.save()
+            elif time.monotonic() - self.saved > 60 * self.settings.checkpoint_minutes:
+                self.save()
             if self.signal:
                 self.save()
                 raise StoppedError(self.signal, str(self.folder))
@@ -289,10 +289,6 @@ class Trainer(Generic[B]):
             for number, handler in zip(caught, before, strict=True):
                 signal.signal(number, handler)
 
-    def _save_now(self) -> float:
-        self.save()
-        return time.monotonic()
-
     def save(self) -> None:
         """Write the training state."""
         cuda = torch.cuda.get_rng_state(self.hardware.device) if self.hardware.device.type == "cuda" else None
@@ -308,6 +304,7 @@ class Trainer(Generic[B]):
             "metrics": self.metrics.size(),
         }
         checkpoint.write_state(self.folder, state)
+        self.saved = time.monotonic()
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from a training state that `save` wrote."""

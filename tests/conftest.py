@@ -9,6 +9,8 @@ import torch
 
 from nmt.hardware import Hardware
 
+pytest_plugins = ["toy"]
+
 
 @pytest.fixture(autouse=True)
 def _one_thread_one_seed() -> Iterator[None]:

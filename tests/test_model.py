@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 
 import pytest
@@ -45,12 +45,12 @@ class Point:
     def valid(self) -> bool:
         if self.attention == "none":
             return self.position == "after" and not self.input_feeding
-        return self.layers < 3 if self.position == "after" else self.layers > 1
+        return self.position == "after" or self.layers > 1
 
 
 GRID = [
     point
-    for parts in itertools.product(CELLS, ATTENTIONS, POSITIONS, (1, 2, 3), (False, True), (False, True))
+    for parts in itertools.product(CELLS, ATTENTIONS, POSITIONS, (1, 2), (False, True), (False, True))
     if (point := Point(*parts)).valid
 ]
 FEW = [
@@ -66,8 +66,9 @@ some = pytest.mark.parametrize("point", list(dict.fromkeys(FEW + GRID[::7])), id
 few = pytest.mark.parametrize("point", FEW, ids=str)
 
 
+@cache
 def make(point: Point, dropout: float = 0.0, residual: bool = False) -> Seq2Seq:
-    """A model with every bias away from zero."""
+    """A model with every bias away from zero. Tests share it: they change no weight and leave no gradient."""
     encoder = Encoder(V, 5, 3, point.layers, point.cell, residual=residual, dropout=(dropout,) * 3)
     decoder = Decoder(
         W,
@@ -92,7 +93,7 @@ def make(point: Point, dropout: float = 0.0, residual: bool = False) -> Seq2Seq:
     return model
 
 
-PAIRS = [([5, 4, 9, 3], [7, 3]), ([8], [6, 9, 12, 4, 5]), ([3, 10], []), ([7, 7, 4], [4, 4, 11])]
+PAIRS = [([5, 4, 9, 3], [7, 3]), ([8], [6, 9, 12, 4]), ([3, 10], []), ([7, 7, 4], [4, 4, 11])]
 
 
 def batch_of(pairs: list[tuple[list[int], list[int]]]) -> Batch:
@@ -207,11 +208,12 @@ def test_the_future_is_not_seen(point: Point) -> None:
 @grid
 def test_all_parameters_get_gradients_and_the_sides_share_none(point: Point) -> None:
     model = make(point)
-    model.loss(BATCH, 0.1).total.backward()
-    for name, weight in model.named_parameters():
-        assert weight.grad is not None, name
-        assert weight.grad.any(), name
-        assert weight.grad.isfinite().all(), name
+    names, weights = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(model.loss(BATCH, 0.1).total, weights, allow_unused=True)
+    for name, gradient in zip(names, gradients, strict=True):
+        assert gradient is not None, name
+        assert gradient.any(), name
+        assert gradient.isfinite().all(), name
     sides = [{weight.data_ptr() for weight in part.parameters()} for part in model.children()]
     assert not any(one & other for one, other in itertools.combinations(sides, 2))
 
@@ -256,7 +258,7 @@ def test_sizes_add_up(tie: str, point: Point) -> None:
     assert list(counts) == ["encoder", "bridge", "decoder"]
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("direction", DIRECTIONS[1:])
 @pytest.mark.parametrize(("one", "other"), list(itertools.product(CELLS, CELLS)))
 @pytest.mark.parametrize("bridge", BRIDGES)
 def test_build_joins_any_two_sides(direction: str, one: str, other: str, bridge: str) -> None:
@@ -411,8 +413,7 @@ def test_scheduled_sampling_without_gold_words_feeds_the_models_own(point: Point
     expected = torch.nn.functional.cross_entropy(torch.cat(logits, 1)[real], BATCH.target_out[real], reduction="sum")
     loss = model.loss(BATCH, forcing=0.0)
     torch.testing.assert_close(loss.total, expected)
-    loss.total.backward()
-    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss.total, list(model.parameters())))
 
 
 # -- searching with it
@@ -447,12 +448,7 @@ def test_search_says_what_forced_decoding_says(point: Point, method: str) -> Non
 
 # -- it learns
 
-LEARNERS = [
-    Point("gru", "none", layers=1, context_feeding=True),
-    Point("lstm", "none", layers=1),
-    Point("gru", "general", "after", 1),
-    Point("lstm", "general", "between", 2),
-]
+LEARNERS = [Point("gru", "none", layers=1, context_feeding=True), Point("lstm", "general", "between", 2)]
 
 
 def learner(point: Point, vocab: int, embed: int = 32, width: int = 64) -> Seq2Seq:
@@ -478,8 +474,8 @@ def test_copying_and_reversing_are_learnt(point: Point, task: str) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=8e-3)
     test = pairs(200)
     real, share = test.target_out != PAD, 0.0
-    for _ in range(30):
-        for _ in range(20):
+    for _ in range(40):
+        for _ in range(15):
             loss = model.loss(pairs(32))
             optimizer.zero_grad()
             (loss.total / loss.count).backward()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+import nmt
 from nmt.errors import CheckpointError, DataError
 from nmt.tokenizer import BOS, EOS, PAD, SPACE, UNK, Tokenizer, train
 
@@ -203,6 +206,24 @@ def test_sampling_depends_on_the_seed_alone(model: str) -> None:
 
 
 @subwords
+@pytest.mark.xfail(
+    tuple(map(int, sentencepiece.__version__.split("."))) >= (0, 2, 2),
+    reason="sentencepiece 0.2.2 and later salt their random numbers in each process",
+    strict=True,
+)
+def test_sampling_is_the_same_in_another_process(model: str, tmp_path: Path) -> None:
+    """So that a run that is resumed goes on with the segmentations it would have had."""
+    (tmp_path / "source.model").write_bytes(trained(model).proto)
+    script = (
+        "import sys; from pathlib import Path; from nmt.tokenizer import Tokenizer; "
+        "print(Tokenizer.load(Path(sys.argv[1])).encode(sys.argv[2:], 0.3, 5))"
+    )
+    call = [sys.executable, "-c", script, str(tmp_path / "source.model"), *LINES]
+    found = subprocess.run(call, capture_output=True, text=True, check=True, cwd=Path(nmt.__file__).parent.parent)
+    assert found.stdout.strip() == str(trained(model).encode(LINES, 0.3, 5))
+
+
+@subwords
 @pytest.mark.parametrize("alpha", [0.05, 0.3, 1.0])
 def test_samples_spell_the_same_text(model: str, alpha: float) -> None:
     tokenizer = trained(model)
@@ -235,7 +256,7 @@ def test_symbols_are_never_split(model: str) -> None:
     symbols = ("<2de>", "@@NUM@@", "cat")
     tokenizer = trained(model, symbols=symbols)
     for text in ("<2de> the cat", "the<2de>dog", "@@NUM@@@@NUM@@", "concatenate"):
-        for ids in (tokenizer.encode([text])[0], *([] if model == "char" else tokenizer.encode([text], 0.1, 4))):
+        for ids in (tokenizer.encode([text])[0], *(tokenizer.encode([text] * 9, 0.5, 4) if model == "bpe" else [])):
             pieces = tokenizer.pieces(ids)
             for symbol in symbols:
                 assert sum(piece == symbol for piece in pieces) == text.count(symbol)
@@ -252,7 +273,7 @@ def test_a_saved_tokenizer_is_the_same(tmp_path: Path) -> None:
     assert loaded.encode(LINES) == tokenizer.encode(LINES)
 
 
-@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+@pytest.mark.parametrize("keep", [0, 1, 99, 100_000, -1])
 def test_a_truncated_model_is_refused(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "target.model"
     path.write_bytes(trained("bpe").proto[:keep])

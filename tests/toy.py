@@ -35,18 +35,19 @@ RECIPE: dict[str, Any] = {
     "tokenizer": {"model": "unigram", "vocab_size": 48, "joint": True},
     "model": {
         "cell": "gru",
-        "embed": 16,
+        "embed": 32,
         "encoder": {"hidden": 16},
-        "decoder": {"layers": 1, "hidden": 16},
+        "decoder": {"layers": 1, "hidden": 32},
         "attention": "general",
         "attention_position": "after",
         "dropout": {"embedding": 0.05, "layers": 0.0, "output": 0.05},
     },
     "training": {
         "epochs": 2,
-        "batch_tokens": 250,
-        "learning_rate": 0.02,
+        "batch_tokens": 100,
+        "learning_rate": 0.03,
         "warmup": 5,
+        "label_smoothing": 0.0,
         "ema": 0.9,
         "precision": "float32",
         "device": "cpu",
@@ -137,7 +138,13 @@ def call(*args: object, stdin: bytes | str = b"") -> Result:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)}
     sys.argv, sys.stdin = ["nmt", *map(str, args)], io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
+        with contextlib.ExitStack() as stack:
+            # what is not told how many threads to use takes all cores, which tiny models do not need
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setattr(os, "sched_getaffinity", lambda process: {0})
+            stack.enter_context(contextlib.redirect_stdout(out))
+            stack.enter_context(contextlib.redirect_stderr(err))
+            stop = stack.enter_context(pytest.raises(SystemExit))
             cli.main()
     finally:
         sys.argv, sys.stdin = kept
@@ -288,7 +295,7 @@ def toy(corpus: Path, recipe: Path) -> Toy:
         ("fixed", ["model.attention=none", "model.context_feeding=true"]),
     ):
         runs[name] = corpus.parent / "runs" / name
-        settings = ["training.epochs=10", *changes]
+        settings = ["training.epochs=8", *changes]
         result = call("train", recipe, "--out", runs[name], *(f"--set={change}" for change in settings))
         assert result.status == 0, result.err
     return Toy(corpus, recipe, runs["attention"], runs["fixed"])

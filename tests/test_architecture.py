@@ -1,0 +1,153 @@
+"""The modules form the picture that the design shows: who may import whom, and what comes in with what."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import nmt
+
+HOME = Path(nmt.__file__).parent
+
+# module: its level, and what it imports inside `nmt` (`errors` is for all). When the design changes, this table
+# changes with it, on purpose.
+MODULES: dict[str, tuple[int, set[str]]] = {
+    "errors": (0, set()),
+    "progress": (0, set()),
+    "cells": (0, set()),
+    "attention": (0, set()),
+    "loss": (0, set()),
+    "search": (0, set()),
+    "starter": (0, set()),
+    "plots": (0, set()),
+    "metrics": (1, set()),
+    "recipe": (1, set()),
+    "tokenizer": (1, set()),
+    "formats": (1, set()),
+    "hardware": (1, set()),
+    "context": (1, {"cells"}),
+    "corpus": (2, {"formats"}),
+    "checkpoint": (2, {"recipe"}),
+    "encoder": (2, {"cells", "context"}),
+    "data": (3, {"corpus", "tokenizer"}),
+    "decoder": (3, {"attention", "cells", "context", "encoder"}),
+    "trainer": (3, {"checkpoint", "hardware", "loss", "progress", "recipe"}),
+    "model": (4, {"context", "data", "decoder", "encoder", "loss", "recipe", "tokenizer"}),
+    "translate": (5, {"checkpoint", "data", "hardware", "model", "progress", "recipe", "search", "tokenizer"}),
+    "run": (
+        6,
+        {"checkpoint", "corpus", "data", "hardware", "loss", "metrics", "model", "plots", "progress", "recipe"}
+        | {"starter", "tokenizer", "trainer", "translate"},
+    ),
+    "evaluate": (7, {"checkpoint", "formats", "metrics", "plots", "progress", "run", "translate"}),
+    "report": (7, {"checkpoint", "data", "model", "recipe", "run"}),
+    "cli": (8, {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "translate"}),
+    "__main__": (9, {"cli"}),
+}
+FACE = "__init__"  # brings in `translate` for those who ask it for a translator
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """The modules a file imports, at its head and inside functions; what only a type checker sees is left out."""
+    return frozenset(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[str]:
+    todo: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            todo += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.name}: a relative import"
+            assert node.module is not None
+            yield from (f"nmt.{name.name}" for name in node.names) if node.module == "nmt" else [node.module]
+        todo += ast.iter_child_nodes(node)
+
+
+def inside(file: Path) -> set[str]:
+    ours = {name.removeprefix("nmt.") for name in imports(file) if name == "nmt" or name.startswith("nmt.")}
+    return ours - {"errors", "__version__"}
+
+
+def files() -> dict[str, Path]:
+    return {".".join(file.relative_to(HOME).with_suffix("").parts): file for file in HOME.rglob("*.py")}
+
+
+def test_every_module_is_in_the_table() -> None:
+    assert set(files()) - {FACE} == set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_what_the_table_says(name: str) -> None:
+    assert inside(files()[name]) == MODULES[name][1]
+
+
+def test_the_face_imports_only_translate() -> None:
+    assert inside(files()[FACE]) == {"translate"}
+
+
+def test_imports_go_to_lower_levels_only() -> None:
+    for name, (level, allowed) in MODULES.items():
+        for other in allowed:
+            assert MODULES[other][0] < level, f"{name} (level {level}) imports {other} (level {MODULES[other][0]})"
+
+
+@pytest.mark.parametrize(
+    ("package", "users"),
+    [
+        ("matplotlib", {"plots"}),
+        ("sentencepiece", {"tokenizer"}),
+        ("safetensors", {"checkpoint"}),
+        ("sacrebleu", {"metrics"}),
+        ("datasets", {"corpus", "data"}),
+        ("typer", {"cli"}),
+        ("rich", {"progress"}),
+        ("pydantic", {"recipe"}),
+        ("gradio", set()),
+    ],
+)
+def test_a_library_has_one_door(package: str, users: set[str]) -> None:
+    found = {name for name, file in files().items() if any(one.split(".")[0] == package for one in imports(file))}
+    assert found == users
+
+
+def _loaded(code: str) -> tuple[set[str], float]:
+    """The modules that are there after `code` in a fresh process, and the seconds it computed."""
+    script = (
+        "import sys, time\nbefore = time.process_time()\n"
+        f"try:\n    {code}\nexcept SystemExit: pass\n"
+        "import json\nprint(json.dumps([time.process_time() - before, sorted(sys.modules)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    seconds, modules = json.loads(done.stdout.splitlines()[-1])
+    return set(modules), seconds
+
+
+def test_importing_nmt_is_quick_and_brings_in_no_torch() -> None:
+    modules, seconds = _loaded("import nmt")
+    assert not modules & {"torch", "numpy", "datasets", "matplotlib", "typer", "pydantic"}
+    assert seconds < 0.1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_is_quick_and_brings_in_no_torch(arguments: list[str]) -> None:
+    modules, seconds = _loaded(f"sys.argv = {['nmt', *arguments]}; from nmt.cli import main; main()")
+    assert not modules & {"torch", "numpy", "datasets", "matplotlib", "yaml"}
+    assert seconds < 0.5
+
+
+def test_the_network_brings_in_neither_pictures_nor_pages_nor_data_sets() -> None:
+    modules, _ = _loaded("import nmt.cells, nmt.attention, nmt.context, nmt.encoder, nmt.decoder, nmt.loss, nmt.search")
+    assert not modules & {"gradio", "matplotlib", "datasets", "pyarrow", "sentencepiece", "pydantic", "sacrebleu"}

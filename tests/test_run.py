@@ -1,0 +1,520 @@
+"""Training by recipe: every option learns, stopping costs nothing, and one folder is one run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+import yaml
+from toy import (
+    Child,
+    Children,
+    Toy,
+    call,
+    metrics,
+    pairs,
+    until,
+    write_recipe,
+    write_split,
+)
+
+from nmt import Translator, checkpoint, hardware, run, trainer
+from nmt.data import collate
+from nmt.errors import CheckpointError, RecipeError
+from nmt.recipe import Data, load
+from nmt.tokenizer import BOS, PAD, UNK
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_cache: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# ---- What a recipe may ask for, trained for one tiny epoch -----------------------------------------------------------
+
+TWO_LAYERS = {"model.decoder.layers": 2, "model.attention_position": "between"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rnn": {"model.cell": "rnn", "training.learning_rate": 0.01},
+    "lstm, additive attention": {"model.cell": "lstm", "model.attention": "additive"},
+    "gru, dot attention": {"model.cell": "gru", "model.attention": "dot"},
+    "cells of their own": {"model.encoder.cell": "lstm", "model.decoder.cell": "rnn"},
+    "attention between, residual": {**TWO_LAYERS, "model.residual": True, "model.dropout.layers": 0.1},
+    "input feeding": {"model.input_feeding": True},
+    "fixed context": {"model.attention": "none"},
+    "fixed context, fed": {"model.attention": "none", "model.context_feeding": True, "model.encoder.summary": "mean"},
+    "deep and reversed": {"model.encoder.layers": 2, "model.encoder.direction": "reversed", "model.bridge": "zero"},
+    "copied state": {"model.bridge": "copy", "model.encoder.direction": "forward", "model.encoder.hidden": 32},
+    "character pieces": {"tokenizer": {"model": "char", "vocab_size": 40}},
+    "bpe, a tokenizer per side": {
+        "tokenizer": {"model": "bpe", "vocab_size": 44, "joint": False},
+        "model.tie": "target",
+    },
+    "byte fallback": {"tokenizer": {"vocab_size": 300, "byte_fallback": True}, "model.tie": "none"},
+    "scheduled sampling": {"training.teacher_forcing": 0.7, "training.teacher_forcing_schedule": "linear"},
+    "scheduled sampling, sigmoid": {
+        "training.teacher_forcing": 0.7,
+        "training.teacher_forcing_schedule": "inverse_sigmoid",
+        "model.input_feeding": True,
+    },
+    "accumulation": {"training.accumulate": 3, "training.batch_tokens": 40},
+    "subword sampling": {"training.subword_sampling": 0.2},
+    "bpe dropout": {"tokenizer": {"model": "bpe", "vocab_size": 48}, "training.subword_sampling": 0.1},
+    "word dropout": {"training.word_dropout": 0.1},
+    "plateau": {"training.schedule": "plateau", "training.validate_every": 6, "training.metric": "chrf"},
+    "inverse square root": {"training.schedule": "inverse_sqrt", "training.metric": "perplexity"},
+    "constant, no average": {"training.schedule": "constant", "training.ema": 0.0, "training.label_smoothing": 0.1},
+    "bf16": {"training.precision": "bf16"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_recipe_learns(name: str, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "REPORT_EVERY", 5)
+    monkeypatch.setattr(run, "_draw", lambda folder: None)  # tested once, below
+    settings = {"training.epochs": 1, "training.validate_sentences": 8, **OPTIONS[name]}
+    recipe = write_recipe(Path("toy.yaml"), corpus, settings)
+    result = call("train", recipe, "--out", "run")
+    assert result.status == 0, result.err
+    losses = [row["loss"] for row in metrics(Path("run"), "train")]
+    assert len(losses) >= 3
+    assert losses[-1] < 0.9 * losses[0]
+    found = metrics(Path("run"), "valid")[-1]
+    info = json.loads(Path("run/model.json").read_text())
+    assert found["loss"] < math.log(info["vocabulary"]["target"])
+    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+    assert info["finished"]
+    assert info["best"]["signature"].startswith("nrefs:1|")
+    translator = Translator.load("run", threads=1)
+    assert len(translator.translate(["kala juo", "", "🐙"], nbest=2)) == 3
+    scored = translator.score(["kala juo"], ["fisch trinkt"])[0]
+    assert -60 < scored.log_prob < 0
+
+
+def test_patience_ends_a_training_that_no_longer_improves(corpus: Path) -> None:
+    settings = {"training.learning_rate": 1e-9, "training.patience": 2, "training.metric": "perplexity"}
+    recipe = write_recipe(Path("toy.yaml"), corpus, {**settings, "training.epochs": 20, "training.ema": 0.0})
+    result = call("train", recipe, "--out", "run")
+    assert result.status == 0, result.err
+    rows = metrics(Path("run"), "valid")
+    assert len(rows) < 20
+    assert [row["best"] for row in rows[-2:]] == [False, False]
+    result = call("train", recipe, "--out", "run", "--resume")
+    assert result.status == 0
+    assert "training has finished already: 2 validations without a better score" in result.err
+    assert metrics(Path("run"), "valid") == rows
+
+
+def test_tensorboard_has_events(corpus: Path) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = write_recipe(Path("toy.yaml"), corpus, {"training.epochs": 1, "training.tensorboard": True})
+    assert call("train", recipe, "--out", "run").status == 0
+    events = list(Path("run/tensorboard").glob("events.out.tfevents.*"))
+    assert len(events) == 1
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    tags = {value.tag for event in EventFileLoader(str(events[0])).Load() for value in event.summary.value}
+    assert {"valid/loss", "valid/bleu"} <= tags
+
+
+def test_what_a_run_leaves(toy: Toy) -> None:
+    files = {file.name for file in toy.attention.iterdir()}
+    assert files == {
+        *("recipe.yaml", "source.model", "target.model", "model.safetensors", "model.json", "metrics.jsonl"),
+        *("curves.png", "training"),
+    }
+    assert (toy.attention / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [file.name for file in (toy.attention / "training").iterdir()] == ["state.pt"]
+    info = json.loads((toy.attention / "model.json").read_text())
+    rows = metrics(toy.attention, "valid")
+    assert info["updates"] == rows[-1]["step"]
+    assert info["best"]["bleu"] == max(row["bleu"] for row in rows)
+    assert info["data"]["overlap"]["test"] == {"sources": 0, "pairs": 0, "total": 40}
+    assert info["tokens"] == 8 * info["data"]["pieces"]["target"]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8]
+    recipe = load(toy.attention / "recipe.yaml")
+    assert (recipe.training.epochs, recipe.name) == (8, "toy")
+
+
+def test_the_same_recipe_gives_the_same_model_in_any_folder(toy: Toy, tmp_path: Path) -> None:
+    real = tmp_path / "somewhere"
+    real.mkdir()
+    (tmp_path / "link").symlink_to(real)
+    for out in ("run", "link", tmp_path / "deep" / "er"):
+        assert call("train", toy.recipe, "--out", out).status == 0
+    weights = [(place / "model.safetensors").read_bytes() for place in (Path("run"), real, Path("deep/er"))]
+    assert weights[0] == weights[1] == weights[2]
+    assert call("train", toy.recipe, "--out", "link", "--resume").status == 0
+
+
+def test_without_out_a_run_is_named_after_its_recipe(toy: Toy) -> None:
+    assert call("train", toy.recipe, "--set", "training.epochs=1").status == 0
+    assert Path("runs/toy/model.safetensors").is_file()
+
+
+def test_no_sample_is_shown_where_none_is_wanted(toy: Toy) -> None:
+    flags = ["--set", "training.epochs=1", "--set", "training.samples"]
+    assert call("train", toy.recipe, *flags[:-1], "training.samples=0", "--out", "a").err.count("reference") == 0
+    assert call("train", toy.recipe, *flags[:-1], "training.samples=2", "--out", "b").err.count("reference") == 2
+
+
+def test_test_sentences_in_the_training_set_are_warned_of(tmp_path: Path) -> None:
+    rows = pairs(90)
+    write_split(tmp_path / "corpus", "train", rows[:60])
+    write_split(tmp_path / "corpus", "valid", rows[60:80])
+    write_split(tmp_path / "corpus", "test", [*rows[80:], *rows[:3]])
+    recipe = write_recipe(
+        tmp_path / "toy.yaml", tmp_path / "corpus", {"training.epochs": 1, "tokenizer.vocab_size": 40}
+    )
+    result = call("train", recipe, "--out", "run")
+    assert result.status == 0
+    warned = [line for line in result.err.splitlines() if line.startswith("warning: test ")]
+    assert len(warned) == 1
+    assert "3" in warned[0]
+
+
+# ---- Stopping and going on -------------------------------------------------------------------------------------------
+
+STOPPABLE = {  # all that draws at random
+    "training.epochs": 3,
+    "training.batch_tokens": 60,
+    "training.accumulate": 2,
+    "training.checkpoint_minutes": 0,
+    "training.subword_sampling": 0.2,
+    "training.word_dropout": 0.1,
+    "training.teacher_forcing": 0.8,
+    "training.samples": 0,
+    "training.validate_sentences": 5,
+}
+
+
+class Whole:
+    """A run that was never stopped, and what it takes to compare another with it."""
+
+    def __init__(self, recipe: Path, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+
+    def assert_same(self, other: Path) -> None:
+        for name in ("model.safetensors", "source.model", "target.model"):
+            assert (self.folder / name).read_bytes() == (other / name).read_bytes()
+        one, two = (checkpoint.read_state(folder) for folder in (self.folder, other))
+        assert one is not None
+        assert two is not None
+        for part in ("weights", "average"):
+            assert one[part].keys() == two[part].keys()
+            assert all(torch.equal(one[part][name], two[part][name]) for name in one[part])
+        assert torch.equal(one["random"], two["random"])
+        for number, moments in one["optimizer"]["state"].items():
+            for name, value in moments.items():
+                assert torch.equal(value, two["optimizer"]["state"][number][name])
+        assert {**one["position"], "seconds": 0} == {**two["position"], "seconds": 0}
+        assert metrics(self.folder) == metrics(other)
+        infos = [json.loads((folder / "model.json").read_text()) for folder in (self.folder, other)]
+        for info in infos:
+            info.pop("seconds")
+        assert infos[0] == infos[1]
+        left = [file.name for file in other.rglob("*") if file.name.startswith(".")]
+        assert not left
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path, toy_cache: Path, children: Children) -> Whole:
+    recipe = write_recipe(corpus.parent / "stoppable.yaml", corpus, STOPPABLE)
+    result = children.start("train", recipe, "--out", corpus.parent / "whole").wait()
+    assert result.status == 0, result.err
+    return Whole(recipe, corpus.parent / "whole")
+
+
+def saves(folder: Path) -> int:
+    """A number that changes with each checkpoint."""
+    try:
+        return (folder / "training" / "state.pt").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def after_saves(child: Child, folder: Path, count: int) -> None:
+    """Wait until a training has written so many checkpoints."""
+    seen = saves(folder)
+    for _ in range(count):
+        until(lambda seen=seen: saves(folder) != seen)  # type: ignore[misc]
+        seen = saves(folder)
+
+
+def test_killed_at_any_moment_and_resumed_it_is_as_if_never_stopped(whole: Whole, children: Children) -> None:
+    folder = Path("run").absolute()
+    draw = random.Random()
+    killed = []
+    for count in (0, draw.randint(1, 3), draw.randint(1, 5), 1, draw.randint(1, 5)):
+        child = children.start("train", whole.recipe, "--out", folder, "--resume")
+        after_saves(child, folder, count)
+        until(lambda end=draw.random() * 0.02 + trainer.time.monotonic(): trainer.time.monotonic() > end)  # type: ignore[misc]
+        child.kill(signal.SIGKILL)
+        killed.append(child.wait().status)
+        if (folder / "model.safetensors").exists():
+            assert Translator.load(folder, threads=1).translate(["kala"])
+    assert killed == [-signal.SIGKILL] * 5
+    result = children.start("train", whole.recipe, "--out", folder, "--resume").wait()
+    assert result.status == 0, result.err
+    assert "going on at epoch" in result.err
+    whole.assert_same(folder)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_stops(number: signal.Signals, status: int, whole: Whole, children: Children) -> None:
+    folder = Path("run").absolute()
+    child = children.start("train", whole.recipe, "--out", folder)
+    after_saves(child, folder, 3)
+    child.kill(number)
+    result = child.wait()
+    assert result.status == status
+    assert result.out == ""
+    assert result.error == f"stopped by {number.name}, all is saved in {folder}: go on with --resume"
+    assert call("info", folder).status == 0
+    resumed = call("train", whole.recipe, "--out", folder, "--resume")
+    assert resumed.status == 0
+    assert "going on at epoch" in resumed.err
+    whole.assert_same(folder)
+    again = call("train", whole.recipe, "--out", folder, "--resume")
+    assert again.status == 0
+    assert "training has finished already: to go on, raise training.epochs above 3" in again.err
+    whole.assert_same(folder)
+
+
+def test_stopped_before_any_checkpoint_it_starts_from_the_beginning(whole: Whole, children: Children) -> None:
+    folder = Path("run").absolute()
+    child = children.start("train", whole.recipe, "--set", "training.checkpoint_minutes=5", "--out", folder)
+    until((folder / "metrics.jsonl").parent.joinpath("model.json").exists)
+    child.kill(signal.SIGKILL)
+    assert child.wait().status == -signal.SIGKILL
+    shutil.rmtree(folder / "training", ignore_errors=True)  # in case it was that quick
+    (folder / ".model.safetensors.abc").write_bytes(b"half")
+    (folder / ".mine").write_text("mine")
+    result = call("translate", folder, stdin="kala\n")
+    assert result.status == 1
+    assert "there are no trained weights yet" in result.error
+    assert call("info", folder).status == 0
+    result = call("train", whole.recipe, "--out", folder, "--resume")
+    assert result.status == 0
+    assert f"{folder}: no checkpoint yet, starting from the beginning" in result.err
+    assert (folder / ".mine").read_text() == "mine"
+    (folder / ".mine").unlink()
+    whole.assert_same(folder)
+
+
+def test_resume_of_what_never_began_begins(toy: Toy) -> None:
+    result = call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run", "--resume")
+    assert result.status == 0
+    assert "run: no checkpoint yet, starting from the beginning" in result.err
+    assert Path("run/model.safetensors").is_file()
+
+
+def test_a_changed_recipe_is_not_resumed(toy: Toy) -> None:
+    before = {file: file.read_bytes() for file in toy.attention.rglob("*") if file.is_file()}
+    flags = ["--set", "model.attention=general", "--out", toy.attention, "--resume"]
+    changes = ["--set", "training.epochs=9", "--set", "model.cell=lstm", "--set", "training.seed=5"]
+    result = call("train", toy.recipe, *changes, *flags)
+    assert result.status == 2
+    assert "was trained with another recipe, which differs in model.cell, training.seed: resume with the same" in (
+        result.error
+    )
+    result = call("train", toy.recipe, "--set", "training.epochs=7", *flags)
+    assert result.status == 2
+    assert "which differs in training.epochs (a longer training would do)" in result.error
+    assert before == {file: file.read_bytes() for file in toy.attention.rglob("*") if file.is_file()}
+
+
+def test_a_longer_training_goes_on(toy: Toy) -> None:
+    shutil.copytree(toy.attention, "run")
+    flags = ["--set", "training.epochs=10", "--set", "training.samples=0", "--out", "run", "--resume"]
+    result = call("train", toy.recipe, *flags)
+    assert result.status == 0
+    steps = [row["step"] for row in metrics(toy.attention, "valid")]
+    assert f"going on at epoch 8, update {steps[-1]}" in result.err
+    rows = metrics(Path("run"), "valid")
+    assert [row["epoch"] for row in rows] == list(range(1, 11))
+    assert [row["step"] for row in rows][:8] == steps
+    assert load("run/recipe.yaml").training.epochs == 10
+    assert json.loads(Path("run/model.json").read_text())["updates"] == rows[-1]["step"]
+
+
+def test_killed_at_the_last_moment_a_run_is_finished_by_resuming(whole: Whole) -> None:
+    shutil.copytree(whole.folder, "run")
+    info = json.loads(Path("run/model.json").read_text())
+    for name in ("seconds", "updates", "tokens"):
+        info.pop(name)
+    Path("run/model.json").write_text(json.dumps(info | {"finished": False}))
+    result = call("train", whole.recipe, "--out", "run", "--resume")
+    assert result.status == 0
+    assert "training has finished already" in result.err
+    whole.assert_same(Path("run"))
+
+
+@pytest.mark.parametrize("moment", ["_update_info", "write_weights"])
+def test_a_crash_between_the_weights_and_what_describes_them(
+    moment: str, whole: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of a validation are written, then model.json, then the training state."""
+    module = run if moment == "_update_info" else checkpoint
+    works: Callable[..., None] = getattr(module, moment)
+    count = 0
+
+    def crashes(*args: Any, **kwargs: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise KeyboardInterrupt
+        works(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, moment, crashes)
+        assert call("train", whole.recipe, "--out", "run").status == 130
+    assert Translator.load("run", threads=1).translate(["kala"])
+    assert call("info", "run").status == 0
+    assert call("train", whole.recipe, "--out", "run", "--resume").status == 0
+    whole.assert_same(Path("run"))
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+    count = 0
+
+    def full(number: int) -> None:
+        nonlocal count
+        count += 1
+        if count > 12:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "fsync", full)
+        patch.setattr("nmt.plots.curves", no_space)
+        result = call("train", whole.recipe, "--out", "run")
+    assert result.status == 1
+    assert "cannot be written: No space left on device; what was saved before is untouched" in result.error
+    assert "warning: run/curves.png: cannot be written: No space left on device" in result.err
+    state = checkpoint.read_state(Path("run"))
+    assert state is not None
+    assert state["position"]["updates"] > 1
+    assert call("info", "run").status == 0
+    assert call("train", whole.recipe, "--out", "run", "--resume").status == 0
+    whole.assert_same(Path("run"))
+
+
+def no_space(*args: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_picture_that_cannot_be_written_costs_no_training(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmt.plots.curves", no_space)
+    result = call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run")
+    assert result.status == 0
+    assert "warning: run/curves.png: cannot be written" in result.err
+    assert json.loads(Path("run/model.json").read_text())["finished"]
+
+
+def test_two_trainings_do_not_share_a_folder(whole: Whole, children: Children) -> None:
+    folder = Path("run").absolute()
+    child = children.start("train", whole.recipe, "--out", folder)
+    after_saves(child, folder, 1)
+    child.kill(signal.SIGSTOP)
+    try:
+        result = call("train", whole.recipe, "--out", folder, "--resume")
+        assert result.status == 2
+        assert f"{folder}: another process trains in it" in result.error
+        assert "exists: go on with --resume" in call("train", whole.recipe, "--out", folder).error
+    finally:
+        child.kill(signal.SIGCONT)
+    assert child.wait().status == 0
+    whole.assert_same(folder)
+
+
+def test_a_lock_costs_nothing_where_there_are_none(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> NoReturn:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run.fcntl, "flock", refuse)
+    assert call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run").status == 0
+
+
+def test_a_run_that_lost_its_tokenizer_is_not_resumed(whole: Whole) -> None:
+    shutil.copytree(whole.folder, "run")
+    Path("run/source.model").unlink()
+    flags = ["--set", "training.epochs=4", "--out", "run", "--resume"]
+    result = call("train", whole.recipe, *flags)
+    assert result.status == 1
+    assert "run/source.model: cannot be read" in result.error
+
+
+# ---- Parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_word_dropout_drops_its_share_and_nothing_special() -> None:
+    batch = collate([[9] * 60, [8] * 30], [[7] * 50, [6] * 20])
+    dropped = run.drop_words(batch, 0.3, seed=1)
+    again = run.drop_words(batch, 0.3, seed=1)
+    assert torch.equal(dropped.source, again.source)
+    assert not torch.equal(dropped.source, run.drop_words(batch, 0.3, seed=2).source)
+    assert torch.equal(dropped.target_out, batch.target_out)
+    for before, after in ((batch.source, dropped.source), (batch.target_in, dropped.target_in)):
+        changed = before != after
+        assert (after[changed] == UNK).all()
+        assert not ((before <= UNK) & changed).any()
+        assert 0.15 < changed.sum() / (before > UNK).sum() < 0.45
+    assert (dropped.target_in[:, 0] == BOS).all()
+    assert (dropped.target_in == PAD).sum() == (batch.target_in == PAD).sum()
+
+
+def test_the_starter_writes_english_and_german_only() -> None:
+    data = Data(source="en", target="fr", generator="starter")
+    with pytest.raises(RecipeError, match="writes en and de, not en and fr"):
+        run.load_split(data, "train")
+
+
+def test_the_starter_in_both_directions() -> None:
+    forth, back = (Data(source=a, target=b, generator="starter") for a, b in (("en", "de"), ("de", "en")))
+    one, two = run.load_split(forth, "test"), run.load_split(back, "test")
+    assert list(one.source) == list(two.target)
+    assert list(one.target) == list(two.source)
+    parts = run.test_parts(forth)
+    assert sorted(row for rows in parts.values() for row in rows) == list(range(len(one)))
+    assert all(parts.values())
+    assert run.test_parts(Data(source="en", target="de", path="x")) == {}
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    before = torch.get_float32_matmul_precision()
+    yield monkeypatch
+    torch.set_float32_matmul_precision(before)
+
+
+def test_the_precision_is_what_the_machine_computes_fast(machine: pytest.MonkeyPatch) -> None:
+    for able, wanted in ((True, "bf16"), (False, "float32")):
+        machine.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda able=able: able)
+        found = hardware.choose("cpu", threads=1)
+        assert found.precision == wanted
+        assert str(found).endswith(f", {wanted}")
+        with found.autocast():
+            assert torch.is_autocast_enabled("cpu") is able
+    assert "Apple GPU (untested)" in str(replace(found, device=torch.device("mps")))
+    with pytest.raises(RecipeError, match=r"'mps' is not on this machine, which has cpu: use one or auto"):
+        hardware.choose("mps")
+
+
+def test_the_recipe_of_a_run_is_read_back(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy.fixed, tmp_path / "run")
+    content = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    (tmp_path / "run" / "recipe.yaml").write_text(yaml.safe_dump(content | {"colour": "red"}))
+    with pytest.raises((RecipeError, CheckpointError), match="unknown key 'colour'"):
+        checkpoint.read(tmp_path / "run")
