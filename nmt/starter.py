@@ -437,7 +437,10 @@ def _german_verb(clause: Clause) -> tuple[str, str]:
 
 
 def _middle(clause: Clause) -> str:
-    """What stands between the two parts of a German verb: the known before the new, and 'nicht' between them."""
+    """What stands between subject and end of a German clause: the known before the new, and 'nicht' between them.
+
+    A pronoun follows the subject, although 'heute sieht sie die Frau' is good German: it has two readings.
+    """
     pronouns, known, new = ([one.german for one in clause.objects if one.news in news] for news in ((0,), (1,), (2, 3)))
     time = clause.time.german if clause.time and not clause.time_first else ""
     kein = any(one.news == 3 for one in clause.objects)
@@ -488,8 +491,11 @@ def _is_ambiguous(verb: Verb, tense: Tense, person: int) -> bool:
 
 
 class Speaker:
-    """Says random sentences. `fill` scales the chances of what a clause can do without; `said` holds what a sentence
-    does not say twice: nouns, and groups of pronouns."""
+    """Says random sentences.
+
+    `fill` scales the chances of what a clause can do without, and `said` holds what a sentence says but once: nouns,
+    and groups of pronouns.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self.rng, self.fill = rng, 1.0
@@ -574,7 +580,9 @@ class Speaker:
         verb = self.pick([verb for verb in verbs if kind in verb.subject] if subject else verbs)
         simple = [one for one in SIMPLE if one.time in times]
         tense = self.pick(simple if simple and self.chance("simple tense") else _tenses_of(verb, times))
-        subject = subject or self.nominal(verb.subject, "nom", "any")
+        subject = subject or self.nominal(
+            verb.subject, "nom", "known" if verb is BE else "any"
+        )  # no 'a kitchen is old'
         self.said.add(subject.group)
         if _is_ambiguous(verb, tense, subject.person):
             tense = TENSES["present"]

