@@ -312,6 +312,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _finished(folder: Path, state: Mapping[str, Any], recipe: Recipe) -> bool:
     """Whether there is nothing left to train; says so."""
+    info = checkpoint.read(folder).info
     at, patience = Position(**state["position"]), recipe.training.patience
     if not at.finished:
         return False
@@ -321,7 +322,7 @@ def _finished(folder: Path, state: Mapping[str, Any], recipe: Recipe) -> bool:
         say(f"{folder}: training has finished already: to go on, raise training.epochs above {recipe.training.epochs}")
     else:
         return False
-    if not checkpoint.read(folder).info.get("finished"):  # killed at the last moment
+    if not info.get("finished"):  # killed at the last moment
         _conclude(folder, at)
     return True
 
@@ -405,7 +406,8 @@ def _announce(info: Mapping[str, Any]) -> None:
 
 
 def _update_info(folder: Path, **news: Any) -> None:
-    checkpoint.write_json(folder / checkpoint.INFO, checkpoint.read(folder).info | news)
+    path = folder / checkpoint.INFO
+    checkpoint.write_json(path, checkpoint.read_json(path) | news)
 
 
 def _draw(folder: Path) -> None:

@@ -41,7 +41,7 @@ CHANCES = {
 }  # fmt: skip
 BE_WEIGHT = 8  # how many other verbs 'be' is as frequent as
 LIGHT = 0.35  # beside another clause, adjectives, places and times are so much rarer
-LONGEST = 16  # words of either side
+LONGEST = 12  # words of either side
 
 # ---- The words: in all tables a comma ends a row, - is nothing and _ a space ---------------------------------------
 # Kinds of noun: p grown-up, y child, k kin, n name, a animal, f food, b to bake, d drink, t text, c clothes, o other
@@ -660,7 +660,7 @@ class Speaker:
 # ---- The corpus ----------------------------------------------------------------------------------------------------
 
 
-def corpus(seed: int = 1, train: int = 12000, valid: int = 500, test: int = 1000) -> dict[str, list[Pair]]:
+def corpus(seed: int = 1, train: int = 40_000, valid: int = 500, test: int = 1000) -> dict[str, list[Pair]]:
     """Three splits that share no sentence on either side. A seed has the same test for any size of the others."""
     speaker = Speaker(random.Random(seed))
     said: set[str] = set()

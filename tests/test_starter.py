@@ -306,14 +306,14 @@ def test_case_and_endings(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def splits() -> dict[str, list[Pair]]:
-    return corpus()
+    return corpus(train=12_000)
 
 
 @pytest.fixture(scope="module")
 def sample() -> list[Sentence]:
     """What the speaker of seed 1 says: more than the corpus of that seed takes."""
     speaker = Speaker(random.Random(1))
-    return [speaker.sentence() for _ in range(20_000)]
+    return [speaker.sentence() for _ in range(30_000)]
 
 
 def words(text: str) -> list[str]:
