@@ -209,15 +209,16 @@ class Translator:
             if pieces <= settings.max_source:
                 parts.append(_Part(number, ids, begun[number]))
                 continue
-            texts = _cut(line, self.members[0].source, settings.max_source)
+            texts = [text for text in _cut(line, self.members[0].source, settings.max_source) if text.strip()]
             warn(
                 f"line {first_line + number} has {pieces} pieces, more than search.max_source={settings.max_source}: "
                 f"translated in {len(texts)} parts"
             )
-            again = [member.source.encode(texts) for member in self.members]
-            for place in range(len(texts)):
-                prefix = begun[number] if place == 0 else []
-                parts.append(_Part(number, tuple(member[place] for member in again), prefix))
+            again = zip(*(member.source.encode(texts) for member in self.members), strict=True)
+            prefix = begun[number]
+            for ids in filter(all, again):
+                parts.append(_Part(number, ids, prefix))
+                prefix = []
         return parts
 
     def _begun(self, prefixes: Sequence[str]) -> list[list[int]]:
@@ -335,18 +336,30 @@ def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
 
 
 def _cut(line: str, tokenizer: Tokenizer, limit: int) -> list[str]:
-    """A line in parts of about `limit` pieces at most: after a sentence if one ends there, else after a word."""
-    words: list[str] = []
-    for word in _WORDS.findall(line):
-        longest = max(1, limit // 4) if len(word) > limit else len(word)  # a character is at most 4 pieces
-        words += [word[at : at + longest] for at in range(0, len(word), longest)]
+    """A line in parts of `limit` pieces at most: after a sentence if one ends there, else after a word."""
+
+    def fits(text: str) -> bool:
+        return len(tokenizer.encode([text])[0]) <= limit
+
     parts: list[str] = []
-    group: list[tuple[str, int]] = []
-    for word, pieces in zip(words, map(len, tokenizer.encode(words)), strict=True):
-        while group and sum(count for _, count in group) + pieces > limit:
-            ends = [at + 1 for at, (text, _) in enumerate(group) if text.rstrip()[-1:] in ENDS]
+    group: list[str] = []
+    for word in _words(line, fits):
+        while group and not fits("".join([*group, word])):
+            ends = [at for at, one in enumerate(group, start=1) if one.rstrip()[-1:] in ENDS]
             cut = ends[-1] if ends else len(group)
-            parts.append("".join(text for text, _ in group[:cut]))
+            parts.append("".join(group[:cut]))
             group = group[cut:]
-        group.append((word, pieces))
-    return [*parts, "".join(text for text, _ in group)]
+        group.append(word)
+    return [*parts, "".join(group)]
+
+
+def _words(line: str, fits: Callable[[str], bool]) -> Iterator[str]:
+    """The words of a line, each with the space after it; one that does not fit in halves."""
+    todo = _WORDS.findall(line)[::-1]
+    while todo:
+        word = todo.pop()
+        half = len(word) // 2
+        if half and not fits(word):
+            todo += [word[half:], word[:half]]
+        else:
+            yield word

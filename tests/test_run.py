@@ -188,8 +188,8 @@ def test_test_sentences_in_the_training_set_are_warned_of(tmp_path: Path) -> Non
 # sentencepiece 0.2.2 and later draw other segmentations in each process, whatever the seed
 SALTED = re.match(r"0\.([01]\.|2\.[01]\b)", sentencepiece.__version__) is None
 STOPPABLE = {  # with all that draws at random
-    "training.epochs": 3,
-    "training.batch_tokens": 40,
+    "training.epochs": 2,
+    "training.batch_tokens": 36,
     "training.accumulate": 2,
     "training.checkpoint_minutes": 0,
     "training.subword_sampling": 0.0 if SALTED else 0.2,
@@ -257,7 +257,7 @@ def test_killed_at_any_moment_and_resumed_it_is_as_if_never_stopped(whole: Whole
     folder = Path("run").absolute()
     draw = random.Random()
     killed = []
-    for count in (0, draw.randint(1, 3), 1, draw.randint(1, 3), draw.randint(1, 3)):
+    for count in (0, draw.randint(1, 4), 1, draw.randint(1, 4), draw.randint(1, 4)):
         child = children.start("train", whole.recipe, "--out", folder, "--resume")
         after_saves(folder, count)
         time.sleep(draw.random() * 0.01)
@@ -289,7 +289,7 @@ def test_a_signal_saves_and_stops(number: signal.Signals, status: int, whole: Wh
     whole.assert_same(folder)
     again = call("train", whole.recipe, "--out", folder, "--resume")
     assert again.status == 0
-    assert "training has finished already: to go on, raise training.epochs above 3" in again.err
+    assert "training has finished already: to go on, raise training.epochs above 2" in again.err
     whole.assert_same(folder)
 
 
@@ -452,7 +452,7 @@ def test_a_lock_costs_nothing_where_there_are_none(toy: Toy, monkeypatch: pytest
 def test_a_run_that_lost_its_tokenizer_is_not_resumed(whole: Whole) -> None:
     shutil.copytree(whole.folder, "run")
     Path("run/source.model").unlink()
-    flags = ["--set", "training.epochs=4", "--out", "run", "--resume"]
+    flags = ["--set", "training.epochs=3", "--out", "run", "--resume"]
     result = call("train", whole.recipe, *flags)
     assert result.status == 1
     assert "run/source.model: cannot be read" in result.error
