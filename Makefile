@@ -18,7 +18,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/nmt evaluate runs/starter-en-de
 	echo "The small child does not see the old dog." | $(BIN)/nmt translate runs/starter-en-de
 	@echo
-	@echo "Next:  echo 'Tomorrow the teacher reads a good book.' | $(BIN)/nmt translate runs/starter-en-de"
+	@echo "Next:  echo 'Tomorrow the young queen will read a good book.' | $(BIN)/nmt translate runs/starter-en-de"
 	@echo "       $(BIN)/nmt info runs/starter-en-de"
 
 test: $(VENV)/installed

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from nmt.translate import Translation, Translator
 
 __version__ = "0.1.0"
+__all__ = ["Translation", "Translator", "__version__"]
 
 # Threads of a product that wait for each other sleep instead of spinning: on a machine that also does something else
 # training is then up to ten times as fast. OpenMP reads this when torch is imported, so it has to be said here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-__all__ = ["Translation", "Translator", "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -94,7 +94,8 @@ def evaluate(test: TestSet, systems: Mapping[str, Sequence[str]], method: Method
     _check(test, systems)
     reports = {name: _report(test, lines, range(len(lines))) for name, lines in systems.items()}
     parts = {
-        name: {part: _report(test, lines, rows) for part, rows in test.parts.items()} for name, lines in systems.items()
+        name: {part: _report(test, lines, rows, bootstrap=0) for part, rows in test.parts.items()}
+        for name, lines in systems.items()
     }
     compared = metrics.compare(test.references, systems, method, language=test.language) if len(systems) > 1 else []
     return Evaluation(test, reports, parts, compared)
@@ -109,10 +110,10 @@ def _check(test: TestSet, systems: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def _report(test: TestSet, lines: Sequence[str], rows: Sequence[int]) -> Report:
+def _report(test: TestSet, lines: Sequence[str], rows: Sequence[int], bootstrap: int = 1000) -> Report:
     sources = [test.sources[row] for row in rows] if test.sources is not None else None
     return metrics.evaluate(
-        [lines[row] for row in rows], [test.references[row] for row in rows], sources, test.language
+        [lines[row] for row in rows], [test.references[row] for row in rows], sources, test.language, bootstrap
     )
 
 

@@ -24,7 +24,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_cache: Path)
 def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand resamples say no more here than a few."""
     report, compare = metrics.evaluate, metrics.compare
-    monkeypatch.setattr(metrics, "evaluate", lambda *args: report(*args, bootstrap=30))
+    monkeypatch.setattr(metrics, "evaluate", lambda *args: report(*args[:4], bootstrap=min(30, args[4])))
     monkeypatch.setattr(metrics, "compare", lambda *args, **named: compare(*args, **named, samples=30))
 
 
@@ -136,9 +136,7 @@ def test_a_file_alone(toy: Toy) -> None:
     assert list(Path().iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "language"), [("ref.de", "de"), ("ref.de.gz", "de"), ("ref.tok.zh", "zh"), ("ref", "")]
-)
+@pytest.mark.parametrize(("name", "language"), [("ref.de", "de"), ("ref.de.gz", "de"), ("ref", "")])
 def test_the_language_of_a_file_is_its_suffix(name: str, language: str) -> None:
     text = b"ein fisch\n"
     Path(name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
@@ -146,7 +144,7 @@ def test_the_language_of_a_file_is_its_suffix(name: str, language: str) -> None:
     assert (found.language, found.references) == (language, ["ein fisch"])
     result = call("evaluate", "--hypothesis", name, "--reference", name)
     assert result.status == 0
-    assert ("tok:zh" if language == "zh" else "tok:13a") in result.out
+    assert ("moses:de" if language else "tok:13a") in result.out
 
 
 @pytest.mark.parametrize(
@@ -221,6 +219,7 @@ def test_parts_of_a_test_set_are_scored_on_their_own() -> None:
     assert json.loads(json.dumps(kept))["right"]["scores"][0]["value"] == pytest.approx(100)
 
 
+@pytest.mark.usefixtures("small_starter")
 def test_the_starter_is_scored_in_two_halves() -> None:
     data = Data(source="de", target="en", generator="starter")
     test = run.load_split(data, "test")

@@ -144,6 +144,47 @@ def test_step_equals_sequence(point: Point) -> None:
         torch.testing.assert_close(looks.sum(2), torch.ones(looks.shape[:2]))
 
 
+def by_the_equations(decoder: Decoder, tokens: Tensor, state: State) -> Tensor:
+    """Logits (N, T, W) by the equations at the head of nmt/decoder.py, step by step."""
+    source, lower, upper = state.source, state.lower, state.upper
+    feed = torch.zeros(tokens.size(0), 1, decoder.embed)
+    logits = []
+    for token in torch.split(tokens, 1, dim=1):
+        x = decoder.embedding(token)
+        x = torch.cat([x, feed], dim=2) if decoder.input_feeding else x
+        x = torch.cat([x, source.summary], dim=2) if decoder.context_feeding else x
+        out, lower = decoder.lower(x, lower)
+        seen = source.summary if decoder.context_feeding else torch.zeros(tokens.size(0), 1, 0)
+        if decoder.attention is not None:
+            seen, _ = decoder.attention(out, source.keys, source.memory, source.mask)
+        if decoder.upper is not None:
+            out, upper = decoder.upper(torch.cat([out, seen], dim=2), upper)
+        feed = torch.tanh(decoder.readout(torch.cat([out, seen], dim=2)))
+        logits.append(decoder.output(feed))
+    return torch.cat(logits, dim=1)
+
+
+@some
+@torch.no_grad()
+def test_the_decoder_equals_its_equations(point: Point) -> None:
+    model = make(point)
+    logits, _ = model.decoder(BATCH.target_in, begin(model))
+    torch.testing.assert_close(logits, by_the_equations(model.decoder, BATCH.target_in, begin(model)))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@torch.no_grad()
+def test_the_state_begins_with_the_bridge_and_the_summary_is_the_top_layer(cell: str) -> None:
+    model = make(Point(cell, "additive", "between", 3, True))
+    context = model.encoder(BATCH.source, BATCH.source_lengths)
+    state = begin(model)
+    assert state.lower[0].size(0) == 1, "attention sits between the first layer and the rest"
+    for number, part in enumerate(model.bridge(context.final)):
+        torch.testing.assert_close(torch.cat([state.lower[number], state.upper[number]]), part)
+    torch.testing.assert_close(state.source.summary[:, 0], context.final[0][-1])
+    torch.testing.assert_close(state.source.memory, context.memory)
+
+
 @few
 @torch.no_grad()
 def test_a_sequence_may_be_cut_anywhere(point: Point) -> None:

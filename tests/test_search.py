@@ -169,11 +169,12 @@ def test_full_width_equals_brute_force(alpha: float, longest: int) -> None:
 
 @pytest.mark.parametrize("width", [2, 3, 5, 9])
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
-def test_beam_equals_a_plain_beam(width: int, alpha: float) -> None:
+@pytest.mark.parametrize("nbest", [1, 2, 9])
+def test_beam_equals_a_plain_beam(width: int, alpha: float, nbest: int) -> None:
     limits = [5, 2, 6, 0, 3]
-    found = find(Options(beam=width, nbest=width, length_penalty=alpha), longest=limits)
+    found = find(Options(beam=width, nbest=nbest, length_penalty=alpha), longest=limits)
     for source, longest, hypotheses in zip(SOURCES, limits, found, strict=True):
-        same(hypotheses, plain_beam(source, longest, width, alpha)[:width])
+        same(hypotheses, plain_beam(source, longest, max(width, nbest), alpha)[:nbest])
 
 
 @pytest.mark.parametrize("options", [Options(beam=4, nbest=4), Options("sample", nbest=3), Options("greedy")])

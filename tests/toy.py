@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nmt import cli
+from nmt import cli, run, starter
 
 WORDS = {
     "kala": "fisch", "puu": "baum", "talo": "haus", "koira": "hund", "kissa": "katze", "juo": "trinkt",
@@ -75,8 +75,10 @@ def write_lines(file: Path, lines: Sequence[str]) -> Path:
     return file
 
 
-def write_split(folder: Path, split: str, rows: Sequence[tuple[str, str]]) -> None:
-    for side, language in enumerate(("en", "de")):
+def write_split(
+    folder: Path, split: str, rows: Sequence[tuple[str, str]], languages: tuple[str, str] = ("en", "de")
+) -> None:
+    for side, language in enumerate(languages):
         write_lines(folder / f"{split}.{language}", [row[side] for row in rows])
 
 
@@ -163,7 +165,8 @@ def call(*args: object, stdin: bytes | str = b"") -> Result:
 
 _NURSERY = """
 import json, os, sys
-import datasets, nmt.cli, nmt.evaluate, nmt.report, nmt.run, nmt.translate
+import datasets, nmt.cli, nmt.evaluate, nmt.report, nmt.run, nmt.trainer, nmt.translate
+nmt.trainer.REPORT_EVERY = 7
 print("ready", flush=True)
 while line := sys.stdin.readline():
     work = json.loads(line)
@@ -265,6 +268,17 @@ class Toy:
     recipe: Path
     attention: Path
     fixed: Path
+
+
+@pytest.fixture(scope="session")
+def few_starter_pairs() -> dict[str, list[starter.Pair]]:
+    return starter.corpus(train=200, valid=20, test=40)
+
+
+@pytest.fixture
+def small_starter(few_starter_pairs: dict[str, list[starter.Pair]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The starter pair with few sentences."""
+    monkeypatch.setattr(run, "_starter", lambda whole: few_starter_pairs)
 
 
 @pytest.fixture(scope="session")
