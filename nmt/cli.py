@@ -229,7 +229,10 @@ def _writing(path: Path | None) -> Iterator[IO[str]]:
 
 def _stdin_lines() -> Iterator[str]:
     from nmt.formats import decode_lines
+    from nmt.progress import say
 
+    if sys.stdin.isatty():
+        say("type lines to translate; Ctrl-D ends them")
     return decode_lines(sys.stdin.buffer, "standard input")
 
 

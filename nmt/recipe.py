@@ -293,7 +293,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
-    return content
+    return {key: value for key, value in content.items() if value is not None}  # an empty section: its defaults
 
 
 def _tokenizer(given: Any, recipe: Path) -> Any:

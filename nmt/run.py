@@ -24,7 +24,7 @@ from torch import nn
 from nmt import __version__, checkpoint, corpus, metrics, plots, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, collate, prepare
-from nmt.errors import CallError, RecipeError
+from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.hardware import Hardware, choose
 from nmt.loss import Loss
 from nmt.model import Seq2Seq, build, sizes
@@ -248,7 +248,11 @@ def _train(recipe: Recipe, folder: Path, state: dict[str, Any] | None) -> None:
     _start(folder, recipe, material, info, fresh=state is None)
     trainer = _trainer(recipe, folder, material, model, hardware)
     if state is not None:
-        trainer.resume(state)
+        try:
+            trainer.resume(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            state_file = folder / checkpoint.STATE
+            raise CheckpointError(f"{state_file}: not a state of this model ({error}): train again with --out") from None
         say(f"going on at epoch {trainer.position.epoch}, update {trainer.position.updates}")
     try:
         position = trainer.run()

@@ -838,6 +838,16 @@ def test_translate_is_stopped_by_a_signal(
     assert os.listdir() == ["in"]
 
 
+def test_at_a_terminal_it_says_what_it_waits_for(toy: Toy, children: Children) -> None:
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, b"kala\n\x04")
+    result = children.start("translate", toy.fixed, stdin=Path(os.ttyname(terminal))).wait()
+    os.close(keyboard)
+    os.close(terminal)
+    assert (result.status, result.err) == (0, "type lines to translate; Ctrl-D ends them\n")
+    assert result.out == call("translate", toy.fixed, stdin="kala\n").out
+
+
 def test_training_says_nothing_on_standard_output(toy: Toy) -> None:
     result = call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run")
     assert (result.status, result.out) == (0, "")

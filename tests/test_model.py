@@ -45,6 +45,8 @@ class Point:
     def valid(self) -> bool:
         if self.attention == "none":
             return self.position == "after" and not self.input_feeding
+        if self.input_feeding and self.context_feeding:  # FEW has both
+            return False
         return self.position == "after" or self.layers > 1
 
 

@@ -315,6 +315,17 @@ def test_stopped_before_any_checkpoint_it_starts_from_the_beginning(whole: Whole
     whole.assert_same(folder)
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_while_it_reads_the_corpus_it_leaves_nothing(
+    number: int, status: int, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "gather", lambda *args: signal.raise_signal(number))
+    result = call("train", toy.recipe, "--out", "run")
+    assert result.status == status
+    assert "Traceback" not in result.err
+    assert not Path("run").exists()
+
+
 def test_resume_of_what_never_began_begins(toy: Toy) -> None:
     result = call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run", "--resume")
     assert result.status == 0
