@@ -110,40 +110,34 @@ class Ragged:
 class TrainingSet:
     """Tokenised pairs, those of `rows` of a corpus."""
 
-    def __init__(
-        self, corpus: Corpus, tokenizers: tuple[Tokenizer, Tokenizer], ids: tuple[Ragged, Ragged], rows: Array
-    ) -> None:
-        self._corpus = corpus
+    def __init__(self, tokenizers: tuple[Tokenizer, Tokenizer], ids: tuple[Ragged, Ragged], rows: Array) -> None:
         self._tokenizers = tokenizers
         self._source, self._target = ids
-        self._rows = rows
+        self.rows = rows
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def source_lengths(self) -> Array:
         """The pieces of each source, <eos> counted."""
-        return self._source.lengths[self._rows] + 1
+        return self._source.lengths[self.rows] + 1
 
     @property
     def target_lengths(self) -> Array:
         """The pieces of each target, <eos> counted."""
-        return self._target.lengths[self._rows] + 1
+        return self._target.lengths[self.rows] + 1
 
     def batch(self, indices: Sequence[int] | Array) -> Batch:
-        rows = self._rows[indices]
+        rows = self.rows[indices]
         return collate(self._source.take(rows), self._target.take(rows))
 
-    def text(self, indices: Sequence[int] | Array) -> tuple[list[str], list[str]]:
-        pairs = self._corpus.pairs[self._rows[indices].tolist()]
-        return pairs["source"], pairs["target"]
-
-    def sampled(self, indices: Sequence[int] | Array, seed: int, alpha: float) -> Batch:
-        """The batch with other segmentations of its text, drawn with `seed` (see `Tokenizer.encode`)."""
+    def sampled(self, indices: Sequence[int] | Array, seed: int, amount: float) -> Batch:
+        """The batch with other segmentations of its text, drawn with `seed` (see `Tokenizer.resample`)."""
+        rows = self.rows[indices]
         source, target = (
-            tokenizer.encode(lines, alpha, seed)
-            for tokenizer, lines in zip(self._tokenizers, self.text(indices), strict=True)
+            tokenizer.resample(ids.take(rows), amount, seed + side)
+            for side, (tokenizer, ids) in enumerate(zip(self._tokenizers, (self._source, self._target), strict=True))
         )
         return collate(source, target)
 
@@ -227,7 +221,7 @@ def prepare(
         part.replace(file)
     if not filtered.kept:
         raise DataError(f"{corpus.name}: {filtered}: correct the corpus or relax data.max_length and its neighbours")
-    return TrainingSet(corpus, (source_tokenizer, target_tokenizer), ids, rows), filtered
+    return TrainingSet((source_tokenizer, target_tokenizer), ids, rows), filtered
 
 
 def encode(
@@ -235,7 +229,7 @@ def encode(
 ) -> TrainingSet:
     """All pairs of a corpus, tokenised: nothing is left out of validation and test sets."""
     ids = _tokenised(corpus, source_tokenizer, target_tokenizer, workers)
-    return TrainingSet(corpus, (source_tokenizer, target_tokenizer), ids, np.arange(len(corpus)))
+    return TrainingSet((source_tokenizer, target_tokenizer), ids, np.arange(len(corpus)))
 
 
 def collate(source: Rows, target: Rows) -> Batch:

@@ -252,7 +252,9 @@ def _train(recipe: Recipe, folder: Path, state: dict[str, Any] | None) -> None:
             trainer.resume(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             state_file = folder / checkpoint.STATE
-            raise CheckpointError(f"{state_file}: not a state of this model ({error}): train again with --out") from None
+            raise CheckpointError(
+                f"{state_file}: not a state of this model ({error}): train again with --out"
+            ) from None
         say(f"going on at epoch {trainer.position.epoch}, update {trainer.position.updates}")
     try:
         position = trainer.run()

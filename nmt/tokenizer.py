@@ -9,17 +9,22 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import sentencepiece
 
 from nmt.errors import CheckpointError, DataError
 
 PAD, BOS, EOS, UNK = range(4)
 SPACE = "\u2581"  # how SentencePiece writes the space before a word
+WAYS = 16  # segmentations of a word to draw from
+KNOWN = 200_000  # words whose segmentations are kept
 
 _SMALLEST = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 _LARGEST = re.compile(r"value <= (\d+)")
@@ -33,6 +38,7 @@ class Tokenizer:
 
     def __init__(self, proto: bytes, where: str = "tokenizer") -> None:
         self.proto = proto
+        self._known: dict[tuple[tuple[int, ...], float], tuple[list[tuple[int, ...]], list[float]]] = {}
         try:
             if not proto:
                 raise OSError  # sentencepiece before 0.2.2 would fail at the first use, without an exception
@@ -60,19 +66,92 @@ class Tokenizer:
         """The same for the same model, so that what was tokenised with it can be kept."""
         return hashlib.sha256(self.proto).hexdigest()[:16]
 
-    def encode(self, lines: Sequence[str], sampling: float = 0.0, seed: int = 0) -> list[list[int]]:
-        """The ids of each line.
+    def encode(self, lines: Sequence[str]) -> list[list[int]]:
+        """The ids of each line."""
+        return self._model.encode(list(lines), num_threads=1)  # type: ignore[no-any-return]
 
-        With `sampling` above 0 segmentations are drawn, the same for the same seed: for a unigram model with this
-        inverse temperature (Kudo 2018, section 3.2), for BPE with this share of merges left out (Provilkov et al.
-        2020).
+    def resample(self, rows: Iterable[Sequence[int]], amount: float, seed: int) -> list[list[int]]:
+        """Other segmentations of the texts that these ids spell, the same for the same seed.
+
+        Words are drawn one by one: of a unigram model the best segmentations by p^`amount` (Kudo 2018, section 3.2),
+        of BPE those that come out when this share of merges is left out (Provilkov et al. 2020). SentencePiece's own
+        sampling cannot be repeated in another process, and no run could be resumed.
         """
-        if not sampling:
-            return self._model.encode(list(lines), num_threads=1)  # type: ignore[no-any-return]
-        sentencepiece.set_random_generator_seed(seed % 2**32)
-        return self._model.encode(  # type: ignore[no-any-return]
-            list(lines), enable_sampling=True, alpha=sampling, nbest_size=-1, num_threads=1
-        )
+        words = [self._words(row) for row in rows]
+        draws = iter(np.random.default_rng(seed).random(sum(map(len, words))).tolist())
+        drawn: list[list[int]] = []
+        for row in words:
+            line: list[int] = []
+            for word in row:
+                ways, bounds = self._ways(word, amount)
+                line += ways[bisect(bounds, next(draws))] if len(ways) > 1 else word
+            drawn.append(line)
+        return drawn
+
+    def _words(self, ids: Sequence[int]) -> list[tuple[int, ...]]:
+        """The ids of each word: a word begins with a piece that begins with a space."""
+        cuts = [at for at, i in enumerate(ids) if self._begins[i] and at] if len(ids) else []
+        return [tuple(map(int, ids[start:end])) for start, end in pairwise([0, *cuts, len(ids)])] if len(ids) else []
+
+    @cached_property
+    def _begins(self) -> list[bool]:
+        return [self._model.id_to_piece(i).startswith(SPACE) for i in range(self.vocab)]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {self._model.id_to_piece(i): i for i in range(self.vocab)}
+
+    @cached_property
+    def _scores(self) -> list[float]:
+        return [self._model.get_score(i) for i in range(self.vocab)]
+
+    @cached_property
+    def _merges(self) -> bool:
+        """Whether this is a BPE model: its scores are the ranks of the merges."""
+        return all(score == int(score) for score in self._scores)
+
+    def _ways(self, word: tuple[int, ...], amount: float) -> tuple[list[tuple[int, ...]], list[float]]:
+        """Segmentations of a word and the upper bounds of their shares of 0 to 1, kept for the next time."""
+        found = self._known.get((word, amount))
+        if found is None:
+            ways = self._dropped(word, amount) if self._merges else self._best(word)
+            shares = np.exp([0.0 if self._merges else amount * sum(self._scores[i] for i in way) for way in ways])
+            bounds = (np.cumsum(shares) / shares.sum()).tolist()
+            found = ways, [*bounds[:-1], 1.0]
+            if len(self._known) < KNOWN:
+                self._known[word, amount] = found
+        return found
+
+    def _fixed(self, word: tuple[int, ...]) -> bool:
+        """Whether a word has one spelling only: unknown characters, bytes, and symbols, which have the score 0."""
+        return any(i <= UNK or self._model.is_byte(i) or self._scores[i] == 0 for i in word)
+
+    def _best(self, word: tuple[int, ...]) -> list[tuple[int, ...]]:
+        text = "".join(self.pieces(word))
+        if self._fixed(word) or not text.strip(SPACE):
+            return [word]
+        ways = [tuple(way) for way in self._model.nbest_encode(text.replace(SPACE, " "), nbest_size=WAYS)]
+        return [way for way in ways if "".join(self.pieces(way)) == text] or [word]
+
+    def _dropped(self, word: tuple[int, ...], share: float) -> list[tuple[int, ...]]:
+        text = "".join(self.pieces(word))
+        if self._fixed(word):
+            return [word]
+        random = Random(text)
+        return [self._merged(text, share, random) or word for _ in range(WAYS)]
+
+    def _merged(self, text: str, share: float, random: Random) -> tuple[int, ...] | None:
+        """BPE with dropout: at each step a share of the possible merges is out of reach; None for unknown characters."""
+        parts = list(text)
+        while True:
+            whole = [self._ids.get(one + two) for one, two in pairwise(parts)]
+            scored = [(self._scores[i], -at) for at, i in enumerate(whole) if i and random.random() >= share]
+            if not scored:
+                break
+            at = -max(scored)[1]
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        ids = [self._ids.get(part) for part in parts]
+        return None if None in ids else tuple(i for i in ids if i)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of ids; special pieces leave no trace."""
