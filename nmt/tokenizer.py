@@ -15,9 +15,11 @@ from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import sentencepiece
+from numpy.typing import NDArray
 
 from nmt.errors import CheckpointError, DataError
 
@@ -28,6 +30,9 @@ KNOWN = 200_000  # words whose segmentations are kept
 
 _SMALLEST = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 _LARGEST = re.compile(r"value <= (\d+)")
+
+
+Ids = Sequence[int] | NDArray[np.integer[Any]]
 
 
 class Tokenizer:
@@ -70,7 +75,7 @@ class Tokenizer:
         """The ids of each line."""
         return self._model.encode(list(lines), num_threads=1)  # type: ignore[no-any-return]
 
-    def resample(self, rows: Iterable[Sequence[int]], amount: float, seed: int) -> list[list[int]]:
+    def resample(self, rows: Iterable[Ids], amount: float, seed: int) -> list[list[int]]:
         """Other segmentations of the texts that these ids spell, the same for the same seed.
 
         Words are drawn one by one: of a unigram model the best segmentations by p^`amount` (Kudo 2018, section 3.2),
@@ -88,10 +93,11 @@ class Tokenizer:
             drawn.append(line)
         return drawn
 
-    def _words(self, ids: Sequence[int]) -> list[tuple[int, ...]]:
+    def _words(self, ids: Ids) -> list[tuple[int, ...]]:
         """The ids of each word: a word begins with a piece that begins with a space."""
-        cuts = [at for at, i in enumerate(ids) if self._begins[i] and at] if len(ids) else []
-        return [tuple(map(int, ids[start:end])) for start, end in pairwise([0, *cuts, len(ids)])] if len(ids) else []
+        line = [int(i) for i in ids]
+        cuts = [at for at, i in enumerate(line) if at == 0 or self._begins[i]]
+        return [tuple(line[start:end]) for start, end in pairwise([*cuts, len(line)])]
 
     @cached_property
     def _begins(self) -> list[bool]:
@@ -141,7 +147,7 @@ class Tokenizer:
         return [self._merged(text, share, random) or word for _ in range(WAYS)]
 
     def _merged(self, text: str, share: float, random: Random) -> tuple[int, ...] | None:
-        """BPE with dropout: at each step a share of the possible merges is out of reach; None for unknown characters."""
+        """BPE with dropout: at each step a share of the merges is out of reach; None for unknown characters."""
         parts = list(text)
         while True:
             whole = [self._ids.get(one + two) for one, two in pairwise(parts)]
