@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Translation", "Translator", "__version__"]
 
-# Threads of a product that wait for each other sleep instead of spinning: on a machine that also does something else
-# training is then up to ten times as fast. OpenMP reads this when torch is imported, so it has to be said here.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait for each other spin for some microseconds, then sleep. OpenMP would have them spin for much longer,
+# and beside any other work on the machine training would be up to ten times slower. Read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def __getattr__(name: str) -> object:

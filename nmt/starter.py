@@ -41,7 +41,7 @@ CHANCES = {
 }  # fmt: skip
 BE_WEIGHT = 8  # how many other verbs 'be' is as frequent as
 LIGHT = 0.35  # beside another clause, adjectives, places and times are so much rarer
-LONGEST = 12  # words of either side
+LONGEST = 10  # words of either side
 
 # ---- The words: in all tables a comma ends a row, - is nothing and _ a space ---------------------------------------
 # Kinds of noun: p grown-up, y child, k kin, n name, a animal, f food, b to bake, d drink, t text, c clothes, o other
