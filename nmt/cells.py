@@ -152,9 +152,7 @@ class Recurrent(nn.Module):
         masks = self.masks(x) if masks is None else masks
         real = back = None
         if lengths is not None:
-            steps = torch.arange(x.size(1), device=x.device)  # (T,)
-            real = steps < lengths.unsqueeze(1)  # (B, T)
-            back = torch.where(real, lengths.unsqueeze(1) - 1 - steps, steps)  # (B, T), its own inverse
+            real, back = reversal(lengths, x.size(1))
             real = None if bool(real.all()) else real
         ends: list[States] = []
         for number in range(self.layers):
@@ -175,12 +173,19 @@ class Recurrent(nn.Module):
         if self.backwards is None:
             return out, end
         backwards = self.backwards[number]
-        reversed_x = _reorder(x, back)
+        reversed_x = reorder(x, back)
         out_back, end_back = backwards(reversed_x, start, real)
-        out = torch.cat([out, _reorder(out_back, back)], dim=2)  # (B, T, 2 D)
+        out = torch.cat([out, reorder(out_back, back)], dim=2)  # (B, T, 2 D)
         return out, tuple(torch.cat(pair, dim=2) for pair in zip(end, end_back, strict=True))
 
 
-def _reorder(x: Tensor, order: Tensor | None) -> Tensor:
-    """The steps of x (B, T, D) in each row's own order (B, T); all backwards without one."""
+def reversal(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Which of the steps are real, and the order that turns each row round by its own length; both (B, T)."""
+    places = torch.arange(steps, device=lengths.device)  # (T,)
+    real = places < lengths.unsqueeze(1)
+    return real, torch.where(real, lengths.unsqueeze(1) - 1 - places, places)
+
+
+def reorder(x: Tensor, order: Tensor | None) -> Tensor:
+    """The steps of x (B, T, D) in each row's own order (B, T), which is its own inverse; all backwards without one."""
     return x.flip(1) if order is None else x.gather(1, order.unsqueeze(2).expand_as(x))

@@ -49,9 +49,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+    except OSError as error:
+        reason = error.strerror or error
         raise CheckpointError(f"{path}: cannot be written: {reason}; what was saved before is untouched") from None
     finally:
         with contextlib.suppress(OSError):
@@ -163,7 +162,10 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Everything that training needs to go on as if it had never stopped."""
     with replacing(folder / STATE) as temporary:
-        torch.save(dict(state), temporary)
+        try:
+            torch.save(dict(state), temporary)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise OSError(str(error).splitlines()[0]) from None
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nmt.cells import Dropout, Recurrent
+from nmt.cells import Dropout, Recurrent, reorder, reversal
 from nmt.context import Context
 
 DIRECTIONS = ("forward", "reversed", "bidirectional")
@@ -68,14 +68,12 @@ class Encoder(nn.Module):
     def forward(self, tokens: Tensor, lengths: Tensor) -> Context:
         """Encode tokens (B, S), of which the first `lengths` (B,) of each row are real."""
         x = self.drop_embedding(self.embedding(tokens))  # (B, S, E)
-        steps = torch.arange(tokens.size(1), device=tokens.device)
-        mask = steps < lengths.unsqueeze(1)  # (B, S)
-        order = torch.where(mask, lengths.unsqueeze(1) - 1 - steps, steps).unsqueeze(2) if self.reversed else None
-        if order is not None:
-            x = x.gather(1, order.expand_as(x))
+        mask, back = reversal(lengths, tokens.size(1))  # (B, S)
+        if self.reversed:
+            x = reorder(x, back)
         memory, final = self.stack(x, lengths=lengths)  # (B, S, M)
-        if order is not None:
-            memory = memory.gather(1, order.expand_as(memory))
+        if self.reversed:
+            memory = reorder(memory, back)
         if self.summary != "last":
             pooled = self._pool(memory, mask).unsqueeze(0)  # (1, B, M)
             final = (torch.cat([final[0][:-1], pooled]), *final[1:])

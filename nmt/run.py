@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from nmt import __version__, checkpoint, corpus, metrics, plots, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
@@ -335,7 +334,7 @@ def _finished(folder: Path, state: Mapping[str, Any], recipe: Recipe) -> bool:
 
 
 def _conclude(folder: Path, at: Position) -> None:
-    _update_info(folder, finished=True, seconds=at.seconds, updates=at.updates, tokens=at.tokens)
+    _update_info(folder, {"finished": True, "seconds": at.seconds, "updates": at.updates, "tokens": at.tokens})
 
 
 def _known(folder: Path) -> tuple[Tokenizer, Tokenizer]:
@@ -349,7 +348,7 @@ def _start(folder: Path, recipe: Recipe, material: Material, info: Mapping[str, 
         for unfinished in (folder / name).parent.glob(f".{Path(name).name}.*"):  # by a process that was killed
             unfinished.unlink()
     if not fresh:
-        _update_info(folder, finished=False)
+        _update_info(folder, {"finished": False})
     checkpoint.write_recipe(folder, recipe)
     if fresh:
         for stale in (checkpoint.METRICS, checkpoint.WEIGHTS):
@@ -367,17 +366,15 @@ def _trainer(recipe: Recipe, folder: Path, material: Material, model: Seq2Seq, h
         return model.loss(batch, settings.label_smoothing, forcing(settings, progress))
 
     def improved(figures: Mapping[str, Any]) -> None:
-        _update_info(
-            folder, best=dict(figures) | {"signature": validation.signature, "decoding": "greedy, valid split"}
-        )
+        best = dict(figures) | {"signature": validation.signature, "decoding": "greedy, valid split"}
+        _update_info(folder, {"best": best})
 
     stream = TrainingStream(material, settings, hardware.device)
     return Trainer(model, loss, stream, validation, improved, settings, hardware, folder)
 
 
-def describe(recipe: Recipe, material: Material, model: nn.Module, hardware: Hardware) -> dict[str, Any]:
+def describe(recipe: Recipe, material: Material, model: Seq2Seq, hardware: Hardware) -> dict[str, Any]:
     """What model.json says of a run."""
-    assert isinstance(model, Seq2Seq)
     seen = overlaps(recipe, material.corpus, material.valid)
     for split, found in seen.items():
         if found.sources:
@@ -412,9 +409,9 @@ def _announce(info: Mapping[str, Any]) -> None:
     say(f"{data['train']:,} training pairs, {data['pieces']['target']:,} target pieces, padding {data['padding']:.1%}")
 
 
-def _update_info(folder: Path, **news: Any) -> None:
+def _update_info(folder: Path, news: Mapping[str, Any]) -> None:
     path = folder / checkpoint.INFO
-    checkpoint.write_json(path, checkpoint.read_json(path) | news)
+    checkpoint.write_json(path, checkpoint.read_json(path) | dict(news))
 
 
 def _draw(folder: Path) -> None:
