@@ -1,4 +1,4 @@
-"""Recurrent layers: `rnn`, `lstm` and `gru`, stacked.
+"""Recurrent layers: `rnn`, `lstm` and `gru`, stacked. And what lies around them: embeddings, dropout.
 
     rnn   h' = tanh(W x + U h + b)                                           (Elman 1990)
     lstm  i, f, o = sigma(W x + U h + b);  g = tanh(...)
@@ -26,6 +26,17 @@ _CALLS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"rnn": torch.rnn_tanh, "
 _SHUT = 1e4  # sigmoid(+-1e4) is exactly 1 or 0 in float32, bfloat16 and float16
 
 States = tuple[Tensor, ...]
+
+
+class Embedding(nn.Embedding):
+    """Embeddings that reach the recurrent layers with unit variance and serve, tied, as output weights."""
+
+    def __init__(self, vocab: int, width: int) -> None:
+        super().__init__(vocab, width)
+        nn.init.normal_(self.weight, std=width**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return torch.mul(super().forward(tokens), self.embedding_dim**0.5)
 
 
 class Dropout(nn.Module):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,8 +29,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from nmt.errors import CheckpointError
+from nmt.errors import CallError, CheckpointError
 from nmt.recipe import Recipe, dump, parse
+
+if sys.platform != "win32":
+    import fcntl
 
 FORMAT = 1
 WEIGHTS, STATE, METRICS, INFO = "model.safetensors", "training/state.pt", "metrics.jsonl", "model.json"
@@ -55,6 +59,39 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(name)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the folder and keep other processes from training in it; the lock ends with the process, however it ends.
+
+    Raises CallError where another process has it, or where it cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if sys.platform != "win32":
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CallError(f"{folder}: another process trains in it: wait, or choose another with --out") from None
+        except OSError as error:
+            if not folder.is_dir():
+                raise CallError(f"{folder}: cannot be made: {error.strerror}: choose another with --out") from None
+            # else a file system without locks
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where nothing was written
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for name in FILES:
+        for unfinished in (folder / name).parent.glob(f".{Path(name).name}.*"):
+            unfinished.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -157,6 +194,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not what nmt writes there: copy it again")
     return content
+
+
+def update_info(folder: Path, news: Mapping[str, Any]) -> None:
+    """Change some keys of model.json."""
+    path = folder / INFO
+    write_json(path, read_json(path) | dict(news))
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Corpus",
     "Lines",
+    "MissingCorpusError",
     "MissingSplitError",
     "Overlap",
     "cache",
@@ -56,6 +57,10 @@ __all__ = [
 
 VERSION = 1  # raise it when the same files would give other pairs
 ALSO = {"valid": ("validation", "dev")}  # other names of a split
+
+
+class MissingCorpusError(DataError):
+    """There is no corpus where the recipe says."""
 
 
 class MissingSplitError(DataError):
@@ -132,7 +137,7 @@ def load(
     `path` is a folder, looked for as it is, under $NMT_DATA and under data/; `split` is a stem in it (`train` for
     train.en and train.de, or train.tsv, ...), the name of one file, or two names. A `path` that is a file is the
     split `train`, its neighbours the others. Where there is no such folder, `split` is one of the data set `hub`.
-    Raises MissingSplitError for a split that is not there, DataError for all else that is missing or wrong.
+    Raises MissingCorpusError and MissingSplitError for what is not there, DataError for what is wrong.
     """
     found = _place(path) if path else None
     if found:
@@ -144,7 +149,9 @@ def load(
     if not path:
         raise DataError(f"data.path: name the folder where {split} is, or a hub data set in data.hub")
     places = ", ".join(map(str, _places(path)))
-    raise DataError(f"data.path: no '{path}': looked for {places}: put the corpus there, or set $NMT_DATA or data.path")
+    raise MissingCorpusError(
+        f"data.path: no '{path}': looked for {places}: put the corpus there, or set $NMT_DATA or data.path"
+    )
 
 
 def from_pairs(source: Sequence[str], target: Sequence[str], name: str) -> Corpus:
@@ -253,7 +260,7 @@ def _fetched(hub: str, config: str | None, split: str) -> Any:
             return load_dataset(hub, config, split=name, cache_dir=folder)
         except Exception as error:  # `datasets` lets through what each of its parts may raise
             if not (isinstance(error, ValueError) and "nknown split" in str(error)):
-                raise DataError(_refusal(hub, error)) from None
+                raise MissingCorpusError(_refusal(hub, error)) from None
             available = str(error)
     raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}")
 

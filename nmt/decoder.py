@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from nmt.attention import ATTENTIONS
-from nmt.cells import Dropout, Recurrent, States, masked
+from nmt.cells import Dropout, Embedding, Recurrent, States, masked
 from nmt.context import Context
-from nmt.encoder import Embedding
 
 POSITIONS = ("after", "between")
 

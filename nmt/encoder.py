@@ -15,22 +15,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nmt.cells import Dropout, Recurrent, reorder, reversal
+from nmt.cells import Dropout, Embedding, Recurrent, reorder, reversal
 from nmt.context import Context
 
 DIRECTIONS = ("forward", "reversed", "bidirectional")
 SUMMARIES = ("last", "mean", "max")
-
-
-class Embedding(nn.Embedding):
-    """Embeddings that reach the recurrent layers with unit variance and serve, tied, as output weights."""
-
-    def __init__(self, vocab: int, width: int) -> None:
-        super().__init__(vocab, width)
-        nn.init.normal_(self.weight, std=width**-0.5)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return torch.mul(super().forward(tokens), self.embedding_dim**0.5)
 
 
 class Encoder(nn.Module):

@@ -16,9 +16,9 @@ from nmt import metrics, plots
 from nmt.checkpoint import write_json, write_text
 from nmt.errors import CallError, CheckpointError, DataError
 from nmt.formats import kind, read_lines
+from nmt.material import load_split, test_parts
 from nmt.metrics import Comparison, Method, Report, Sentence
 from nmt.progress import Bar, say
-from nmt.run import load_split, test_parts
 from nmt.translate import CHUNK, Scored, Translator, split
 
 SHOWN = 3  # best and worst sentences printed; the JSON has more

@@ -118,12 +118,24 @@ class Model(Section):
                 f"{self.decoder.layers}: raise it or use 'after'"
             )
         memory = self.encoder.hidden * (2 if self.encoder.direction == "bidirectional" else 1)
+        if self.bridge == "copy":
+            self._copies(memory)
         if self.attention == "dot" and memory != self.decoder.hidden:
             raise ValueError(
                 f"model.attention 'dot' needs encoder states as wide as the decoder's, not {memory} and "
                 f"{self.decoder.hidden}: change a width or use 'general'"
             )
         return self
+
+    def _copies(self, memory: int) -> None:
+        """Refuses a bridge that copies between states of unequal shapes; `memory` is the encoder's width."""
+        given = (self.encoder.layers, memory, self.encoder_cell == "lstm" or self.decoder_cell != "lstm")
+        if given != (self.decoder.layers, self.decoder.hidden, True):
+            raise ValueError(
+                f"model.bridge 'copy' needs equal shapes: the encoder has {self.encoder.layers} layers of {memory} "
+                f"({self.encoder_cell}), the decoder {self.decoder.layers} of {self.decoder.hidden} "
+                f"({self.decoder_cell}): make them equal or use 'linear'"
+            )
 
     @property
     def encoder_cell(self) -> Cell:

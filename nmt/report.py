@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from nmt import checkpoint
+from nmt.corpus import MissingCorpusError
 from nmt.data import histogram
 from nmt.errors import CallError, CheckpointError, DataError, RecipeError
-from nmt.model import sizes
+from nmt.material import gather, overlaps
+from nmt.model import build, sizes
 from nmt.recipe import Recipe, dump, find, header, load
-from nmt.run import gather, network, overlaps
 
 
 def info(subject: str, changes: Sequence[str] = ()) -> str:
@@ -46,7 +47,7 @@ def _complete(show: Callable[[dict[str, Any]], str], content: dict[str, Any], pa
 def _of_recipe(recipe: Recipe) -> str:
     vocab = recipe.tokenizer.vocab_size
     with torch.device("meta"):  # shapes without memory
-        parts = sizes(network(recipe, vocab, vocab))
+        parts = sizes(build(recipe, vocab, vocab))
     return f"{_parameters(parts)}\n(with {vocab:,} pieces)\n\n{dump(recipe).rstrip()}"
 
 
@@ -91,11 +92,11 @@ def _scores(content: dict[str, Any]) -> str:
 def data(recipe: Recipe, where: str) -> str:
     """Fetch and prepare a corpus; its counts, filters, lengths and overlaps.
 
-    Raises DataError with the head of the recipe, which says where to get the files, if there is no corpus.
+    Raises DataError; where there is no corpus, with the head of the recipe, which says where to get the files.
     """
     try:
         material = gather(recipe)
-    except DataError as error:
+    except MissingCorpusError as error:
         about = header(find(where))
         raise DataError(f"{error}\n{about}" if about else str(error)) from None
     lines = [f"train  {material.filtered}"]

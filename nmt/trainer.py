@@ -281,7 +281,9 @@ class Trainer(Generic[B]):
         def note(number: int, _: object) -> None:
             self.signal = number
 
-        caught = (signal.SIGINT, signal.SIGTERM)
+        caught = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it is
+            caught.append(signal.SIGHUP)  # the terminal was closed
         before = [signal.signal(number, note) for number in caught]
         try:
             yield

@@ -37,17 +37,19 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "checkpoint": (2, {"recipe"}),
     "encoder": (2, {"cells", "context"}),
     "data": (3, {"corpus", "tokenizer"}),
-    "decoder": (3, {"attention", "cells", "context", "encoder"}),
+    "decoder": (2, {"attention", "cells", "context"}),
     "trainer": (3, {"checkpoint", "hardware", "loss", "progress", "recipe"}),
     "model": (4, {"context", "data", "decoder", "encoder", "loss", "recipe", "tokenizer"}),
     "translate": (5, {"checkpoint", "data", "hardware", "model", "progress", "recipe", "search", "tokenizer"}),
+    "material": (4, {"corpus", "data", "progress", "recipe", "starter", "tokenizer"}),
+    "validation": (6, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "run": (
-        6,
-        {"checkpoint", "corpus", "data", "hardware", "loss", "metrics", "model", "plots", "progress", "recipe"}
-        | {"starter", "tokenizer", "trainer", "translate"},
+        7,
+        {"checkpoint", "data", "hardware", "loss", "material", "model", "plots", "progress", "recipe", "tokenizer"}
+        | {"trainer", "validation"},
     ),
-    "evaluate": (7, {"checkpoint", "formats", "metrics", "plots", "progress", "run", "translate"}),
-    "report": (7, {"checkpoint", "data", "model", "recipe", "run"}),
+    "evaluate": (6, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
+    "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
     "cli": (8, {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "translate"}),
     "__main__": (9, {"cli"}),
 }

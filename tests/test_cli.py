@@ -290,6 +290,19 @@ def test_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "name their folder in data.path" in result.error
 
 
+def test_data_shows_the_head_of_the_recipe_where_there_is_no_corpus(toy: Toy, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "toy.yaml", tmp_path / "nowhere")
+    recipe.write_text("# Ask your archive for the files.\n" + recipe.read_text())
+    result = call("data", recipe)
+    assert result.status == 1
+    assert "looked for" in result.err
+    assert "Ask your archive for the files." in result.err
+    result = call("data", recipe, "--set", f"data.path={toy.corpus}", "--set", "tokenizer.vocab_size=99999")
+    assert result.status == 1
+    assert "the largest possible is" in result.error
+    assert "Ask your archive" not in result.err
+
+
 # ---- Bad input: run folders and model folders ------------------------------------------------------------------------
 
 

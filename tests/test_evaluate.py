@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from toy import Toy, call, pairs, write_lines, write_recipe
 
-from nmt import evaluate, metrics, run
+from nmt import evaluate, material, metrics
 from nmt.recipe import Data
 
 
@@ -222,8 +222,8 @@ def test_parts_of_a_test_set_are_scored_on_their_own() -> None:
 @pytest.mark.usefixtures("small_starter")
 def test_the_starter_is_scored_in_two_halves() -> None:
     data = Data(source="de", target="en", generator="starter")
-    test = run.load_split(data, "test")
-    parts = run.test_parts(data)
+    test = material.load_split(data, "test")
+    parts = material.test_parts(data)
     assert list(parts) == ["combinations seen in training", "combinations never seen"]
     rows = [row for part in parts.values() for row in list(part)[:10]]
     small = {name: [rows.index(row) for row in list(part)[:10]] for name, part in parts.items()}

@@ -17,6 +17,7 @@ from nmt.context import BRIDGES, Bridge
 from nmt.data import Batch, collate
 from nmt.decoder import POSITIONS, Decoder, State
 from nmt.encoder import DIRECTIONS, Encoder
+from nmt.errors import RecipeError
 from nmt.model import Seq2Seq, build, sizes
 from nmt.recipe import parse
 from nmt.search import Options, Request, search
@@ -312,7 +313,7 @@ def test_build_joins_any_two_sides(direction: str, one: str, other: str, bridge:
         "bridge": bridge,
     }
     if bridge == "copy" and other == "lstm" and one != "lstm":
-        with pytest.raises(ValueError, match="copy"):
+        with pytest.raises(RecipeError, match="copy"):
             built(**choices)
         return
     model = built(tie="target", **choices)

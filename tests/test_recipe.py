@@ -172,6 +172,11 @@ def test_not_a_mapping(content: object, tmp_path: Path) -> None:
             [("model.attention", "dot"), ("model.encoder", {"direction": "forward"})],
             ["model.attention 'dot'", "256", "512"],
         ),
+        ([("model.bridge", "copy")], ["model.bridge 'copy'", "1 layers of 512 (lstm)", "2 of 512 (lstm)", "'linear'"]),
+        (
+            [("model.bridge", "copy"), ("model.encoder", {"cell": "gru", "layers": 2})],
+            ["model.bridge 'copy'", "2 layers of 512 (gru)", "2 of 512 (lstm)"],
+        ),
         ([("tokenizer.joint", False)], ["model.tie 'all'", "tokenizer.joint"]),
         (
             [("tokenizer.model", "char"), ("training.subword_sampling", 0.1)],
@@ -195,6 +200,8 @@ def test_contradictions_are_refused(pairs: list[tuple[str, object]], parts: list
             ("model.encoder", {"hidden": 9, "direction": "reversed"}),
             ("model.decoder", {"hidden": 9}),
         ],
+        [("model.bridge", "copy"), ("model.encoder", {"layers": 2})],
+        [("model.bridge", "copy"), ("model.encoder", {"layers": 2}), ("model.decoder", {"cell": "gru"})],
         [("tokenizer.joint", False), ("model.tie", "target")],
         [("tokenizer.model", "char"), ("training.subword_sampling", 0)],
         [("data.path", None), ("data.generator", "starter")],

@@ -30,7 +30,7 @@ from toy import (
     write_split,
 )
 
-from nmt import Translator, checkpoint, hardware, run, starter, trainer
+from nmt import Translator, checkpoint, hardware, material, run, starter, trainer
 from nmt.data import collate
 from nmt.errors import CheckpointError, RecipeError
 from nmt.recipe import Data, load
@@ -370,13 +370,12 @@ def test_killed_at_the_last_moment_a_run_is_finished_by_resuming(whole: Whole) -
     whole.assert_same(Path("run"))
 
 
-@pytest.mark.parametrize("moment", ["_update_info", "write_weights"])
+@pytest.mark.parametrize("moment", ["update_info", "write_weights"])
 def test_a_crash_between_the_weights_and_what_describes_them(
     moment: str, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights of a validation are written, then model.json, then the training state."""
-    module = run if moment == "_update_info" else checkpoint
-    works: Callable[..., None] = getattr(module, moment)
+    works: Callable[..., None] = getattr(checkpoint, moment)
     count = 0
 
     def crashes(*args: Any, **kwargs: Any) -> None:
@@ -387,7 +386,7 @@ def test_a_crash_between_the_weights_and_what_describes_them(
         works(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, moment, crashes)
+        patch.setattr(checkpoint, moment, crashes)
         assert call("train", whole.recipe, "--out", "run").status == 130
     assert Translator.load("run", threads=1).translate(["kala"])
     assert call("info", "run").status == 0
@@ -453,7 +452,7 @@ def test_a_lock_costs_nothing_where_there_are_none(toy: Toy, monkeypatch: pytest
     def refuse(*args: object) -> NoReturn:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(run, "fcntl", SimpleNamespace(flock=refuse, LOCK_EX=2, LOCK_NB=4))
+    monkeypatch.setattr(checkpoint, "fcntl", SimpleNamespace(flock=refuse, LOCK_EX=2, LOCK_NB=4))
     assert call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run").status == 0
 
 
@@ -471,10 +470,10 @@ def test_a_run_that_lost_its_tokenizer_is_not_resumed(whole: Whole) -> None:
 
 def test_word_dropout_drops_its_share_and_nothing_special() -> None:
     batch = collate([[9] * 60, [8] * 30], [[7] * 50, [6] * 20])
-    dropped = run.drop_words(batch, 0.3, seed=1)
-    again = run.drop_words(batch, 0.3, seed=1)
+    dropped = material.drop_words(batch, 0.3, seed=1)
+    again = material.drop_words(batch, 0.3, seed=1)
     assert torch.equal(dropped.source, again.source)
-    assert not torch.equal(dropped.source, run.drop_words(batch, 0.3, seed=2).source)
+    assert not torch.equal(dropped.source, material.drop_words(batch, 0.3, seed=2).source)
     assert torch.equal(dropped.target_out, batch.target_out)
     for before, after in ((batch.source, dropped.source), (batch.target_in, dropped.target_in)):
         changed = before != after
@@ -488,7 +487,7 @@ def test_word_dropout_drops_its_share_and_nothing_special() -> None:
 def test_the_starter_writes_english_and_german_only() -> None:
     data = Data(source="en", target="fr", generator="starter")
     with pytest.raises(RecipeError, match="writes en and de, not en and fr"):
-        run.load_split(data, "train")
+        material.load_split(data, "train")
 
 
 def test_the_test_split_of_the_starter_comes_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,28 +498,28 @@ def test_the_test_split_of_the_starter_comes_without_the_others(monkeypatch: pyt
         return make(**{"train": 10, "valid": 5, **sizes}, test=6)
 
     monkeypatch.setattr(starter, "corpus", corpus)
-    run._starter.cache_clear()
+    material._starter.cache_clear()
     data = Data(source="en", target="de", generator="starter")
-    test = list(run.load_split(data, "test").source)
-    assert len(run.test_parts(data)["combinations never seen"]) == 3
+    test = list(material.load_split(data, "test").source)
+    assert len(material.test_parts(data)["combinations never seen"]) == 3
     assert asked == [{"train": 0, "valid": 0}]
-    assert len(run.load_split(data, "train")) == 10
-    assert len(run.load_split(data, "valid")) == 5
+    assert len(material.load_split(data, "train")) == 10
+    assert len(material.load_split(data, "valid")) == 5
     assert asked == [{"train": 0, "valid": 0}, {}]
     assert test == [pair.source for pair in make(train=10, valid=5, test=6)["test"]]
-    run._starter.cache_clear()
+    material._starter.cache_clear()
 
 
 @pytest.mark.usefixtures("small_starter")
 def test_the_starter_in_both_directions() -> None:
     forth, back = (Data(source=a, target=b, generator="starter") for a, b in (("en", "de"), ("de", "en")))
-    one, two = run.load_split(forth, "test"), run.load_split(back, "test")
+    one, two = material.load_split(forth, "test"), material.load_split(back, "test")
     assert list(one.source) == list(two.target)
     assert list(one.target) == list(two.source)
-    parts = run.test_parts(forth)
+    parts = material.test_parts(forth)
     assert sorted(row for rows in parts.values() for row in rows) == list(range(len(one)))
     assert all(parts.values())
-    assert run.test_parts(Data(source="en", target="de", path="x")) == {}
+    assert material.test_parts(Data(source="en", target="de", path="x")) == {}
 
 
 @pytest.fixture

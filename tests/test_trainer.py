@@ -575,6 +575,22 @@ def test_handlers_are_put_back(tmp_path: Path) -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals do not hang up here")
+@pytest.mark.parametrize(("handler", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_stops_it_but_for_nohup(handler: signal.Handlers, stops: bool, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        bench = Bench(tmp_path, before_loss=signalled({3}, signal.SIGHUP))
+        if stops:
+            with pytest.raises(StoppedError, match="SIGHUP"):
+                bench.run()
+        else:
+            assert bench.run().trainer.position.finished
+        assert signal.getsignal(signal.SIGHUP) is handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("batches", [1, 7])
 def test_checkpoints_come_by_the_clock(batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However short the epochs are."""

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nmt import cli, run, starter
+from nmt import cli, material, starter
 
 WORDS = {
     "kala": "fisch", "puu": "baum", "talo": "haus", "koira": "hund", "kissa": "katze", "juo": "trinkt",
@@ -278,7 +278,7 @@ def few_starter_pairs() -> dict[str, list[starter.Pair]]:
 @pytest.fixture
 def small_starter(few_starter_pairs: dict[str, list[starter.Pair]], monkeypatch: pytest.MonkeyPatch) -> None:
     """The starter pair with few sentences."""
-    monkeypatch.setattr(run, "_starter", lambda whole: few_starter_pairs)
+    monkeypatch.setattr(material, "_starter", lambda whole: few_starter_pairs)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,142 @@
+"""What a recipe trains on: its corpus, filtered and tokenised, and the batches of each epoch.
+
+gather(recipe) -> Material;  TrainingStream(material, ...).fetch(epoch, number) -> Batch
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import zlib
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
+
+import torch
+
+from nmt import corpus, starter, tokenizer
+from nmt.corpus import Corpus, Overlap
+from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
+from nmt.errors import RecipeError
+from nmt.progress import say
+from nmt.recipe import Data, Recipe, Training
+from nmt.tokenizer import UNK, Tokenizer
+
+
+@cache
+def _starter(whole: bool) -> dict[str, list[starter.Pair]]:
+    """The starter corpus, or its test split alone, which is the same and takes a quarter of the time."""
+    return starter.corpus() if whole else starter.corpus(train=0, valid=0)
+
+
+def load_split(data: Data, split: str) -> Corpus:
+    """The pairs of `train`, `valid` or `test`. Raises DataError, RecipeError."""
+    if data.generator is None:
+        place = {"train": data.train, "valid": data.valid, "test": data.test}[split]
+        return corpus.load(place, data.source, data.target, data.path, data.hub, data.hub_config, data.columns)
+    if {data.source, data.target} != {"en", "de"}:
+        raise RecipeError(f"data.generator 'starter' writes en and de, not {data.source} and {data.target}")
+    pairs = _starter(split != "test")[split]
+    english, german = [pair.source for pair in pairs], [pair.target for pair in pairs]
+    sides = (english, german) if data.source == "en" else (german, english)
+    return corpus.from_pairs(*sides, f"starter {split}")
+
+
+def test_parts(data: Data) -> dict[str, list[int]]:
+    """The parts of the test set that are scored on their own as well."""
+    if data.generator is None:
+        return {}
+    novel = [pair.novel for pair in _starter(False)["test"]]
+    return {
+        "combinations seen in training": [row for row, new in enumerate(novel) if not new],
+        "combinations never seen": [row for row, new in enumerate(novel) if new],
+    }
+
+
+def train_tokenizers(recipe: Recipe, train: Corpus) -> tuple[Tokenizer, Tokenizer]:
+    """Tokenizers for the source and the target side, trained on the training split; one and the same if joint."""
+    spec = recipe.tokenizer
+    sides = [chain(train.source, train.target)] if spec.joint else [iter(train.source), iter(train.target)]
+    trained = [
+        tokenizer.train(
+            lines,
+            spec.model,
+            spec.vocab_size,
+            spec.character_coverage,
+            spec.byte_fallback,
+            spec.normalization,
+            spec.symbols,
+            os.cpu_count() or 1,
+        )
+        for lines in sides
+    ]
+    return trained[0], trained[-1]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a recipe trains on."""
+
+    corpus: Corpus
+    train: TrainingSet
+    valid: Corpus
+    filtered: Filtered
+    batches: Batches
+    source: Tokenizer
+    target: Tokenizer
+
+
+def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None) -> Material:
+    """Read, filter and tokenise the corpus; train the tokenizers unless they are given."""
+    pairs = load_split(recipe.data, "train")
+    valid = load_split(recipe.data, "valid")
+    if tokenizers is None:
+        say(f"training the tokenizer on {len(pairs):,} pairs")
+        tokenizers = train_tokenizers(recipe, pairs)
+    data = recipe.data
+    train, filtered = prepare(
+        pairs, *tokenizers, data.max_length, data.max_ratio, data.drop_duplicates, data.drop_identical
+    )
+    settings = recipe.training
+    batches = Batches(train.source_lengths, train.target_lengths, settings.batch_tokens, settings.seed)
+    return Material(pairs, train, valid, filtered, batches, *tokenizers)
+
+
+class TrainingStream:
+    """The batches of a training set, with subword sampling and word dropout drawn anew in each epoch."""
+
+    def __init__(self, material: Material, settings: Training, device: torch.device) -> None:
+        self.material, self.settings, self.device = material, settings, device
+
+    def batches(self, epoch: int) -> int:
+        return len(self.material.batches.plan(epoch))
+
+    def fetch(self, epoch: int, number: int) -> Batch:
+        rows = self.material.batches.plan(epoch)[number]
+        seed = zlib.crc32(f"{self.settings.seed} {epoch} {number}".encode())
+        if self.settings.subword_sampling:
+            batch = self.material.train.sampled(rows, seed, self.settings.subword_sampling)
+        else:
+            batch = self.material.train.batch(rows)
+        if self.settings.word_dropout:
+            batch = drop_words(batch, self.settings.word_dropout, seed)
+        return batch.to(self.device)
+
+
+def drop_words(batch: Batch, share: float, seed: int) -> Batch:
+    """A batch with that share of its input pieces replaced by <unk> (Gal and Ghahramani 2016; Sennrich et al. 2016)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def dropped(tokens: torch.Tensor) -> torch.Tensor:
+        chosen = torch.rand(tokens.shape, generator=generator) < share
+        return tokens.masked_fill(chosen & (tokens > UNK), UNK)  # special pieces and padding stay
+
+    return replace(batch, source=dropped(batch.source), target_in=dropped(batch.target_in))
+
+
+def overlaps(recipe: Recipe, train: Corpus, valid: Corpus) -> dict[str, Overlap]:
+    """How much of the valid and test splits occurs in the training split; a corpus need not have a test split."""
+    found = {"valid": corpus.overlap(train, valid)}
+    with contextlib.suppress(corpus.MissingSplitError):
+        found["test"] = corpus.overlap(train, load_split(recipe.data, "test"))
+    return found

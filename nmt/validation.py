@@ -1,0 +1,65 @@
+"""Validation by translation: what a model in training reaches on the valid split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from nmt import metrics
+from nmt.data import collate
+from nmt.hardware import Hardware
+from nmt.material import Material
+from nmt.model import Seq2Seq
+from nmt.progress import say
+from nmt.recipe import Recipe
+from nmt.translate import Member, Translator
+
+
+class Validation:
+    """Perplexity on the valid split, BLEU and chrF of its greedy translations, and some of them to look at."""
+
+    def __init__(self, model: Seq2Seq, material: Material, recipe: Recipe, hardware: Hardware) -> None:
+        count = min(len(material.valid), recipe.training.validate_sentences)
+        self.sources = material.valid.source[:count]
+        self.references = material.valid.target[:count]
+        self.model, self.recipe, self.hardware = model, recipe, hardware
+        self.pairs = (material.source.encode(self.sources), material.target.encode(self.references))
+        search = recipe.search.model_copy(update={"method": "greedy"})
+        member = Member(model, material.source, material.target)
+        self.translator = Translator([member], search, hardware.device, recipe)
+        self.signature = ""
+
+    def __call__(self, quick: bool) -> dict[str, Any]:
+        """Figures over the whole split; with `quick` over a few sentences, only to see that it works."""
+        count = min(16, len(self.sources)) if quick else len(self.sources)
+        nll = self._nll(8 if quick else 64, count)
+        lines = [one.text for one in self.translator.translate(self.sources[:count], warn=lambda message: None)]
+        bleu = metrics.bleu(lines, self.references[:count], self.recipe.data.target)
+        chrf = metrics.chrf(lines, self.references[:count])
+        self.signature = bleu.signature
+        if not quick:
+            self._show(lines)
+        return {"loss": nll, "perplexity": math.exp(min(nll, 50.0)), "bleu": bleu.value, "chrf": chrf.value}
+
+    @torch.inference_mode()
+    def _nll(self, size: int, count: int) -> float:
+        """Nats per target piece, without smoothing."""
+        total = tokens = 0.0
+        order = sorted(range(count), key=lambda row: len(self.pairs[1][row]))
+        for at in range(0, count, size):
+            rows = order[at : at + size]
+            batch = collate([self.pairs[0][row] for row in rows], [self.pairs[1][row] for row in rows])
+            with self.hardware.autocast():
+                loss = self.model.loss(batch.to(self.hardware.device))
+            total, tokens = total + float(loss.nll), tokens + loss.count
+        return total / tokens
+
+    def _show(self, lines: Sequence[str]) -> None:
+        step = max(1, len(lines) // max(1, self.recipe.training.samples))
+        for row in range(0, len(lines), step)[: self.recipe.training.samples]:
+            say(f"  source       {self.sources[row]}")
+            say(f"  reference    {self.references[row]}")
+            say(f"  translation  {lines[row]}")
