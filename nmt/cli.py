@@ -160,6 +160,24 @@ def score(
 
 
 @app.command()
+def demo(
+    systems: Annotated[list[str], typer.Argument(metavar="RUN...", help="Model folders or ensembles.")],
+    corrections: Annotated[Path, typer.Option(help="Folder for accepted corrections.")] = Path("corrections"),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="A free one from 7860 on if not given.")] = None,
+    auth: Annotated[Path | None, typer.Option(help="File with a line user:password for each user.")] = None,
+    share: Annotated[bool, typer.Option("--share", help="Also at a public address, through gradio.live.")] = False,
+) -> None:
+    """Open a page to translate in, in the browser.
+
+    Example: nmt demo runs/starter-en-de
+    """
+    from nmt.serve import serve
+
+    serve(systems, corrections, host, port, auth, share)
+
+
+@app.command()
 def data(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")],
     changes: Set = [],  # noqa: B006

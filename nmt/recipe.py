@@ -212,7 +212,7 @@ class Recipe(Section):
         return self
 
 
-def shipped(folder: Literal["recipes", "tokenizers"]) -> Path:
+def shipped(folder: Literal["recipes", "tokenizers", "demo"]) -> Path:
     """The folder of files that travel with the package: beside it in a checkout, inside it in a wheel."""
     inside = Path(__file__).parent / folder
     return inside if inside.is_dir() else Path(__file__).parent.parent / folder

@@ -21,7 +21,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from nmt.errors import CheckpointError, DataError
+from nmt.errors import CallError, CheckpointError, DataError
 
 PAD, BOS, EOS, UNK = range(4)
 SPACE = "\u2581"  # how SentencePiece writes the space before a word
@@ -162,6 +162,13 @@ class Tokenizer:
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of ids; special pieces leave no trace."""
         return [self._model.decode([i for i in line if i > EOS]) for line in ids]
+
+    def ids(self, pieces: Sequence[str]) -> list[int]:
+        """The ids of pieces as `pieces` writes them. Raises CallError for one that the model does not have."""
+        for piece in pieces:
+            if piece not in self._ids:
+                raise CallError(f"this model has no piece '{piece}'")
+        return [self._ids[piece] for piece in pieces]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, a leading `▁` standing for a space."""

@@ -76,6 +76,15 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """A piece that may come next, its probability, and the translation it leads to."""
+
+    piece: str
+    probability: float
+    translation: Translation
+
+
+@dataclass(frozen=True)
 class Member:
     """One model with its tokenizers."""
 
@@ -189,6 +198,39 @@ class Translator:
                 tokens = self.members[0].target.pieces(pieces[place])
                 found[place] = Scored(sum(log_probs), tokens, log_probs)
         return [one for one in found if one is not None]
+
+    def alternatives(self, line: str, pieces: Sequence[str], count: int = 8) -> list[Alternative]:
+        """What may come after `pieces`, the beginning of a translation of the line: the likeliest first.
+
+        The end of the sentence is the piece "". Raises CallError for pieces that the model does not have, and for a
+        line that is empty or longer than `search.max_source`.
+        """
+        target = self.members[0].target
+        prefix = target.ids(pieces)
+        sources = tuple(member.source.encode([line])[0] for member in self.members)
+        if not 0 < len(sources[0]) <= self.settings.max_source:
+            raise CallError(f"the line has {len(sources[0])} pieces: give one of 1 to {self.settings.max_source}")
+        likely = self._next(_Part(0, sources, prefix), count)
+        parts = [_Part(0, sources, [*prefix, piece]) for piece, _ in likely]
+        greedy = self.settings.model_copy(update={"method": "greedy"})
+        found = self._search(parts, 1, True, greedy)
+        return [
+            Alternative(
+                "" if piece == EOS else target.pieces([piece])[0], probability, self._joined([(part, hypotheses)], 0)
+            )
+            for (piece, probability), part, hypotheses in zip(likely, parts, found, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def _next(self, part: _Part, count: int) -> list[tuple[int, float]]:
+        """The likeliest pieces after a prefix, and their probabilities."""
+        step, state = self._start([part])
+        log_probs = torch.empty(0)
+        for piece in [BOS, *part.prefix]:
+            log_probs, state = step(torch.tensor([piece], device=self.device), state)
+        log_probs[:, [PAD, BOS, UNK]] = -torch.inf
+        best, ids = log_probs[0].topk(min(count, log_probs.size(1) - 3))
+        return list(zip(ids.tolist(), best.exp().tolist(), strict=True))
 
     def _parts(
         self,

@@ -33,6 +33,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "formats": (1, set()),
     "hardware": (1, set()),
     "context": (1, {"cells"}),
+    "corrections": (1, set()),
+    "document": (2, {"formats"}),
     "corpus": (2, {"formats"}),
     "checkpoint": (2, {"recipe"}),
     "encoder": (2, {"cells", "context"}),
@@ -50,7 +52,10 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "evaluate": (6, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
     "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
-    "cli": (8, {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "translate"}),
+    "explain": (6, {"tokenizer", "translate"}),
+    "service": (6, {"recipe", "translate"}),
+    "serve": (2, {"recipe"}),
+    "cli": (8, {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "serve", "translate"}),
     "__main__": (9, {"cli"}),
 }
 FACE = "__init__"  # brings in `translate` for those who ask it for a translator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -371,3 +372,30 @@ def test_a_tokenizer_per_side(tmp_path: Path, toy_cache: Path) -> None:
     assert member.source.fingerprint != member.target.fingerprint
     assert "".join(found.translate(["koira"])[0].source_tokens).strip(tokenizer.SPACE) == "koira"
     assert found.score(["koira"], ["hund"])[0].tokens == member.target.pieces(member.target.encode(["hund"])[0])
+
+
+# ---- What may come next ----------------------------------------------------------------------------------------------
+
+
+def test_alternatives_are_the_likeliest_pieces_and_lead_on(translator: Translator) -> None:
+    line = LINES[0]
+    best = translator.translate([line])[0]
+    for place in range(len(best.tokens) + 1):
+        found = translator.alternatives(line, best.tokens[:place], 5)
+        assert len({one.piece for one in found}) == 5
+        shares = [one.probability for one in found]
+        assert shares == sorted(shares, reverse=True)
+        assert 0 < sum(shares) <= 1 + 1e-5
+        for one in found:
+            ends = one.piece == ""
+            assert one.translation.tokens[: place + 1] == best.tokens[:place] + [one.piece] * (not ends)
+        written = [*best.tokens, ""][place]
+        here = {one.piece: one.probability for one in found}
+        assert here.get(written, 0.0) == pytest.approx(math.exp(best.log_probs[place]), abs=1e-4) or written not in here
+
+
+def test_alternatives_of_what_is_not_there_are_refused(translator: Translator) -> None:
+    with pytest.raises(CallError, match="this model has no piece 'zzz'"):
+        translator.alternatives(LINES[0], ["zzz"])
+    with pytest.raises(CallError, match="the line has 0 pieces"):
+        translator.alternatives("", [])

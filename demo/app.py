@@ -1,0 +1,241 @@
+"""The page as people see it, and the server behind it. `nmt demo` opens it.
+
+Layout and events stand here, what they do in `page`, looks in `style.css`, what moves in the browser in `words.js`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: people translate private text
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nmt.progress import say
+
+from . import view
+from .page import Model, Page
+
+HERE = Path(__file__).parent
+LARGEST = "5mb"  # of a file
+WAITING = 64  # visitors in the queue; more are told that it is busy
+AT_ONCE = 16  # visitors whose sentences are translated together
+FONTS = ["system-ui", "Segoe UI", "Noto Sans", "Arial", "sans-serif"]
+MONO = ["ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace"]
+POLICY = (  # the browser may talk to this server only, whatever the framework's page asks for
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; frame-ancestors 'self'"
+)
+CURSOR = """(work, text) => {
+  const box = document.querySelector("#correction textarea");
+  return [work, box ? text.slice(0, box.selectionStart) : text];
+}"""
+USE = """
+```python
+from gradio_client import Client
+
+client = Client("http://127.0.0.1:7860")
+client.predict("A dog runs.", "en-de", api_name="/translate")
+client.predict("A dog runs.", "Ein Hund rennt.", "en-de", api_name="/score")   # log probability
+```
+"""
+
+
+def build(page: Page) -> gr.Blocks:
+    """The page over its handlers."""
+    labels = list(page.models)
+    with gr.Blocks(title="nmt", analytics_enabled=False, fill_width=False) as blocks:
+        gr.Markdown("# Translate", elem_classes="head")
+        with gr.Row(equal_height=True):
+            pair = gr.Dropdown(labels, value=labels[0], label="Languages and model", scale=5, elem_id="pair")
+            swap = gr.Button("⇄ Swap", scale=1, min_width=96, interactive=page.opposite(labels[0]) is not None)
+        with gr.Tabs():
+            with gr.Tab("Translate"):
+                _translate(page, pair, swap)
+            with gr.Tab("Files"):
+                _files(page, pair)
+            with gr.Tab("Evaluate"):
+                _evaluate(page, pair)
+            with gr.Tab("About this model"):
+                _about(page, pair, blocks)
+        gr.api(page.api_translate, api_name="translate", batch=True, max_batch_size=64, concurrency_limit=2)
+        gr.api(page.api_score, api_name="score", batch=True, max_batch_size=64, concurrency_limit=2)
+    return blocks
+
+
+def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
+    model = next(iter(page.models.values()))
+    source_language, target_language = map(view.language, model.languages)
+    search = model.service.translator.settings
+    work = gr.State()
+    with gr.Row():
+        source = gr.Textbox(
+            label=source_language, placeholder="Type or paste text", lines=6, max_lines=16, elem_id="source"
+        )
+        target = gr.Textbox(
+            label=target_language, lines=6, max_lines=16, interactive=False, buttons=["copy"], elem_id="target"
+        )
+    go = gr.Button("Translate", variant="primary", elem_id="go")
+    with gr.Accordion("Options", open=False):
+        with gr.Row():
+            beam = gr.Slider(
+                1, 20, value=search.beam, step=1, label="Beam width", info="More looks further; 1 is greedy"
+            )
+            length = gr.Slider(
+                0,
+                2,
+                value=search.length_penalty,
+                step=0.1,
+                label="Length penalty",
+                info="More gives longer translations",
+            )
+            nbest = gr.Slider(1, 10, value=3, step=1, label="Alternatives")
+        with gr.Row():
+            sampling = gr.Checkbox(label="Sample at random instead of searching for the best")
+            temperature = gr.Slider(0.1, 2, value=1, step=0.1, label="Temperature of sampling")
+    gr.Markdown("## Word by word")
+    legend = gr.HTML(view.legend(model.attends))
+    words = gr.HTML(
+        view.sentences([], model.languages, 0),
+        elem_classes="words",
+        elem_id="words",
+        js_on_load=(HERE / "words.js").read_text(encoding="utf-8"),
+    )
+    others = gr.Radio([], label="Instead of", visible=False, elem_id="others")
+    gr.Markdown("## Correct a sentence")
+    looked = gr.Textbox(label="Sentence", interactive=False, elem_id="sentence")
+    best = gr.Radio([], label="The best translations (score)", visible=False, elem_id="best")
+    correction = gr.Textbox(
+        label="Translation",
+        info="Correct the beginning, leave the cursor there, and let the model go on",
+        lines=2,
+        elem_id="correction",
+    )
+    with gr.Row():
+        complete = gr.Button("Complete from the cursor", elem_id="complete")
+        accept = gr.Button("Accept and keep", elem_id="accept")
+    with gr.Accordion("Where the model looked, as a picture", open=False):
+        picture = gr.Image(show_label=False, interactive=False, visible=False, buttons=["download", "fullscreen"])
+
+    detail = [looked, correction, best, picture]
+    asked = [source, pair, beam, length, nbest, sampling, temperature]
+    for event in (go.click, source.submit):
+        event(
+            page.translate,
+            asked,
+            [target, words, work],
+            concurrency_limit=AT_ONCE,
+            show_progress="hidden",
+            api_visibility="private",
+        ).then(page.chosen, work, detail, api_visibility="private")
+    quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": AT_ONCE}
+    pair.change(page.picked, pair, [source, target, swap, legend, beam, length], **quiet)
+    swap.click(page.swap, [pair, source, target], [pair, source, target], **quiet)
+    words.click(page.pressed, work, [work, words, others], **quiet).then(page.chosen, work, detail, **quiet)
+    others.input(page.replaced, [work, others], [work, target, words], **quiet).then(page.chosen, work, detail, **quiet)
+    best.input(page.ranked, [work, best], [work, target, words], **quiet).then(page.chosen, work, detail, **quiet)
+    complete.click(page.complete, [work, correction], [work, target, words], js=CURSOR, **quiet).then(
+        page.chosen, work, detail, **quiet
+    )
+    accept.click(page.accept, [work, correction], None, **quiet)
+
+
+def _files(page: Page, pair: gr.Dropdown) -> None:
+    gr.Markdown(
+        "Text (`.txt`), a table whose first column is translated (`.tsv`), or subtitles (`.srt`, `.vtt`), in UTF-8, "
+        f"up to {LARGEST.upper()}. Order, empty lines and times stay as they are."
+    )
+    with gr.Row():
+        given = gr.File(label="File to translate", file_types=[".txt", ".tsv", ".srt", ".vtt"])
+        done = gr.File(label="Translation to download", interactive=False)
+    go = gr.Button("Translate the file", variant="primary")
+    go.click(page.file, [given, pair], done, concurrency_limit=4, api_visibility="private")
+
+
+def _evaluate(page: Page, pair: gr.Dropdown) -> None:
+    gr.Markdown(
+        "Two files of lines in UTF-8: sources, and their translations by people. The model translates the sources, and "
+        "its translations are compared with theirs."
+    )
+    with gr.Row():
+        source = gr.File(label="Source lines", file_types=["text"])
+        reference = gr.File(label="Reference lines", file_types=["text"])
+    go = gr.Button("Evaluate", variant="primary")
+    scores = gr.Markdown()
+    picture = gr.Image(label="BLEU by sentence length", interactive=False, buttons=["download"])
+    worst = gr.HTML()
+    go.click(
+        page.evaluate,
+        [source, reference, pair],
+        [scores, picture, worst],
+        concurrency_limit=2,
+        api_visibility="private",
+    )
+
+
+def _about(page: Page, pair: gr.Dropdown, blocks: gr.Blocks) -> None:
+    text = gr.Markdown()
+    curves = gr.Image(label="Training", interactive=False, visible=False)
+    gr.Markdown("### Use it from a program\n" + USE)
+    for event in (blocks.load, pair.change):
+        event(page.about, pair, [text, curves], api_visibility="private", show_progress="hidden")
+
+
+class OnlyHere:
+    """Sends the page with a policy that keeps the browser from contacting any other host."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message["headers"],
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, sent if scope["type"] == "http" else send)
+
+
+def serve(
+    folders: Sequence[str],
+    corrections: Path,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    credentials: Sequence[tuple[str, str]] = (),
+    share: bool = False,
+) -> None:
+    """Load the models and serve the page until it is stopped."""
+    models = [Model.load(folder) for folder in folders]
+    with tempfile.TemporaryDirectory(prefix="nmt-") as scratch:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch) / "uploads")
+        blocks = build(Page(models, corrections, Path(scratch)))
+        blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
+        _, url, shared = blocks.launch(
+            server_name=host,
+            server_port=port,
+            auth=list(credentials) or None,
+            share=share,
+            allowed_paths=[scratch],
+            max_file_size=LARGEST,
+            quiet=True,
+            prevent_thread_lock=True,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            css_paths=[HERE / "style.css"],
+            theme=gr.themes.Base(font=FONTS, font_mono=MONO),
+            app_kwargs={"middleware": [Middleware(OnlyHere)]},
+        )
+        say(f"open {shared or url} in a browser; Ctrl-C stops")
+        blocks.block_thread()

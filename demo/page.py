@@ -1,0 +1,371 @@
+"""What the page does: handlers that take and give plain values, over the loaded models.
+
+    model folders -> Model -> Service (a queue that batches) -> handlers
+
+What they show is written in `view`. Nothing on this machine is read or written but uploads and the corrections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as LateError
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from nmt import corrections, document, plots
+from nmt.checkpoint import read, read_json, read_metrics
+from nmt.document import Document
+from nmt.errors import CheckpointError, DataError, NmtError
+from nmt.evaluate import TestSet, evaluate
+from nmt.explain import explain
+from nmt.formats import decode_lines
+from nmt.recipe import Search, dump
+from nmt.service import Service
+from nmt.translate import Alternative, Translation, Translator, split
+
+from . import view
+
+LONGEST = 20_000  # letters of a text
+PATIENCE = 600.0  # seconds until an answer is given up
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model and what visitors see of it."""
+
+    name: str
+    folders: Sequence[Path]
+    service: Service
+
+    @classmethod
+    def load(cls, folders: str) -> Model:
+        paths = split(folders)
+        return cls(" + ".join(path.resolve().name for path in paths), paths, Service(Translator.load(folders)))
+
+    @property
+    def languages(self) -> tuple[str, str]:
+        data = self.service.translator.recipe.data
+        return data.source, data.target
+
+    @property
+    def label(self) -> str:
+        return f"{view.pair(self.languages)} · {self.name}"
+
+    @property
+    def attends(self) -> bool:
+        return self.service.translator.recipe.model.attention != "none"
+
+
+@dataclass(frozen=True)
+class Work:
+    """A text under work: its translated sentences, the rest to come, the way back to the whole, and what is looked at.
+
+    `chosen` is the number of a sentence, `word` the place of its first changed piece.
+    """
+
+    model: Model
+    document: Document
+    done: tuple[Translation, ...] = ()
+    chosen: int = 0
+    others: tuple[Alternative, ...] = ()
+
+    @property
+    def source(self) -> str:
+        return self.document.sentences[self.chosen]
+
+    @property
+    def translation(self) -> Translation:
+        return self.done[self.chosen]
+
+    @property
+    def text(self) -> str:
+        """The whole translation so far."""
+        texts = [one.text for one in self.done]
+        return self.document.joined(texts + [""] * (len(self.document.sentences) - len(texts)))
+
+    def corrected(self, translation: Translation) -> Work:
+        """With another translation of the chosen sentence."""
+        done = list(self.done)
+        done[self.chosen] = translation
+        return replace(self, done=tuple(done), others=())
+
+    def shown(self) -> str:
+        """The sentences as HTML."""
+        waiting = len(self.document.sentences) - len(self.done)
+        return view.sentences([explain(one) for one in self.done], self.model.languages, waiting, self.chosen)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Within, what goes wrong is told to the visitor in one line, without a trace of the machine."""
+    try:
+        yield
+    except NmtError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    except LateError:
+        raise gr.Error("this took too long: send less at once, or try again later", print_exception=False) from None
+
+
+def answers(futures: Sequence[Future[Any]]) -> Iterator[Any]:
+    """The answers in order; what nobody waits for any more is called off."""
+    try:
+        for future in futures:
+            yield future.result(PATIENCE)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def limited(text: str) -> str:
+    if len(text) > LONGEST:
+        raise DataError(
+            f"the text has {len(text):,} letters, at most {LONGEST:,} are translated at once: use Files for more"
+        )
+    return text
+
+
+def settings(model: Model, beam: int, length: float, sampling: bool, temperature: float) -> Search:
+    """The options of the page as a recipe's search."""
+    method = "sample" if sampling else "beam"
+    changes = {"method": method, "beam": int(beam), "length_penalty": length, "temperature": temperature}
+    return model.service.translator.settings.model_copy(update=changes)
+
+
+class Page:
+    """The handlers, over the loaded models."""
+
+    def __init__(self, models: Sequence[Model], folder: Path, scratch: Path) -> None:
+        """`folder`: of the corrections. `scratch`: for pictures and files to download."""
+        self.models = {model.label: model for model in models}
+        self.folder = folder
+        self.scratch = scratch
+
+    # Translate
+
+    def opposite(self, label: str) -> str | None:
+        """The label of a model for the opposite direction."""
+        there = self.models[label].languages[::-1]
+        return next((other for other, model in self.models.items() if model.languages == there), None)
+
+    def picked(self, label: str) -> tuple[Any, ...]:
+        """What changes on the page with the model."""
+        source, target = self.models[label].languages
+        search = self.models[label].service.translator.settings
+        return (
+            gr.update(label=view.language(source)),
+            gr.update(label=view.language(target)),
+            gr.update(interactive=self.opposite(label) is not None),
+            view.legend(self.models[label].attends),
+            search.beam,
+            search.length_penalty,
+        )
+
+    def swap(self, label: str, source: str, target: str) -> tuple[str, str, str]:
+        """The opposite direction, with the translation as its source."""
+        return self.opposite(label) or label, target or source, ""
+
+    def translate(
+        self, text: str, label: str, beam: int, length: float, nbest: int, sampling: bool, temperature: float
+    ) -> Iterator[tuple[str, str, Work | None]]:
+        """Translate a text, sentence by sentence."""
+        model = self.models[label]
+        with told():
+            work = Work(model, document.from_text(limited(text), model.languages[0]))
+            if not work.document.sentences:
+                yield "", view.sentences([], model.languages, 0), None
+                return
+            search = settings(model, beam, length, sampling, temperature)
+            asked = model.service.translate(work.document.sentences, int(nbest), None, True, search)
+            yield "", work.shown(), None
+            for translation in answers(asked):
+                work = replace(work, done=(*work.done, translation))
+                yield work.text, work.shown(), work
+
+    # See why, work with it
+
+    def chosen(self, work: Work | None) -> tuple[Any, ...]:
+        """The chosen sentence: its source, its translation, the n best, the picture of its attention."""
+        if work is None or work.chosen >= len(work.done):
+            return "", "", gr.update(choices=[], value=None, visible=False), gr.update(value=None, visible=False)
+        found = [work.translation, *work.translation.alternatives]
+        best = [(f"{one.text}   ({one.score:.2f})", place) for place, one in enumerate(found)]
+        return (
+            work.source,
+            work.translation.text,
+            gr.update(choices=best, value=0, visible=len(best) > 1),
+            self.picture(work.translation),
+        )
+
+    def picture(self, translation: Translation) -> Any:
+        if translation.attention is None:
+            return gr.update(value=None, visible=False)
+        path = self.new("attention.png")
+        source, target = [*translation.source_tokens, "end"], [*translation.tokens, "end"]
+        plots.attention(source, target, translation.attention.numpy(), path)
+        return gr.update(value=str(path), visible=True)
+
+    def pressed(self, work: Work | None, event: gr.EventData) -> tuple[Work | None, str, Any]:
+        """A sentence was chosen, or a word of it: what else could stand there."""
+        place, word = event._data.get("sentence"), event._data.get("word")
+        nothing = gr.update(choices=[], value=None, visible=False)
+        if work is None or not isinstance(place, int) or not 0 <= place < len(work.done):
+            return work, "", nothing
+        work = replace(work, chosen=place, others=())
+        words = explain(work.translation).target
+        if not isinstance(word, int) or not 0 <= word < len(words):
+            return work, work.shown(), nothing
+        with told():
+            before = work.translation.tokens[: words[word].first]
+            others = work.model.service.alternatives(work.source, before).result(PATIENCE)
+        work = replace(work, others=tuple(others))
+        choices = [(f"{other.translation.text}   ({other.probability:.0%})", n) for n, other in enumerate(others)]
+        return work, work.shown(), gr.update(label=f"Instead of “{words[word].text}”", choices=choices, visible=True)
+
+    def replaced(self, work: Work | None, number: int | None) -> tuple[Any, ...]:
+        """One of the alternatives at a word was taken."""
+        if work is None or number is None or not 0 <= number < len(work.others):
+            return work, gr.update(), gr.update()
+        work = work.corrected(work.others[number].translation)
+        return work, work.text, work.shown()
+
+    def ranked(self, work: Work | None, number: int | None) -> tuple[Any, ...]:
+        """Another of the n best was taken."""
+        if work is None or not number:
+            return work, gr.update(), gr.update()
+        found = [work.translation, *work.translation.alternatives]
+        best = found.pop(number)
+        work = work.corrected(replace(best, alternatives=[replace(one, alternatives=[]) for one in found]))
+        return work, work.text, work.shown()
+
+    def complete(self, work: Work | None, beginning: str) -> tuple[Any, ...]:
+        """The model goes on where the corrected beginning ends."""
+        if work is None:
+            return work, gr.update(), gr.update()
+        with told():
+            asked = work.model.service.translate([work.source], 1, [limited(beginning)], True)
+            work = work.corrected(*answers(asked))
+        return work, work.text, work.shown()
+
+    def accept(self, work: Work | None, text: str) -> None:
+        """Keep a corrected sentence."""
+        if work is None:
+            raise gr.Error("translate something first", print_exception=False)
+        try:
+            file = corrections.append(self.folder, work.model.languages, work.source, limited(text), work.model.name)
+        except DataError as error:
+            logging.getLogger("nmt").warning("%s", error)
+            said = "this could not be kept" if text.strip() else "there is no translation to keep"
+            raise gr.Error(said, print_exception=False) from None
+        gr.Info(f"Kept in {file.name}. `nmt train` can learn from it.")
+
+    # Files
+
+    def file(self, path: str | None, label: str, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
+        """A whole document, translated; the file to download."""
+        if path is None:
+            raise gr.Error("choose a file first", print_exception=False)
+        model, name = self.models[label], Path(path).name
+        with told():
+            paper = document.read(name, Path(path).read_bytes(), model.languages[0])
+            lines = all_of(model, paper.sentences, progress)
+            out = self.new(f"{Path(name).stem}.{model.languages[1]}{Path(name).suffix}")
+            out.write_text(paper.joined(lines), encoding="utf-8", newline="")
+        return str(out)
+
+    # Evaluate
+
+    def evaluate(
+        self,
+        source: str | None,
+        reference: str | None,
+        label: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> tuple[str, str, str]:
+        """BLEU, chrF and TER on two files of lines; BLEU by length; the worst sentences."""
+        if source is None or reference is None:
+            raise gr.Error("choose two files: sources, and their translations", print_exception=False)
+        model = self.models[label]
+        with told():
+            sides = [lines_of(path) for path in (source, reference)]
+            if len(sides[0]) != len(sides[1]):
+                raise DataError(
+                    f"{Path(source).name} has {len(sides[0]):,} lines, {Path(reference).name} {len(sides[1]):,}: "
+                    "line n of one must be the translation of line n of the other"
+                )
+            lines = all_of(model, sides[0], progress)
+            test = TestSet(sides[0], sides[1], model.languages[1], Path(reference).name)
+            report = evaluate(test, {model.name: lines}).reports[model.name]
+            picture = self.new("bleu-by-length.png")
+            plots.by_length({model.name: report.by_length}, picture)
+        return view.scores(report), str(picture), view.worst(report.worst[:10])
+
+    # About
+
+    def about(self, label: str) -> tuple[str, Any]:
+        """The models behind a label: recipe, sizes, scores, curves."""
+        texts, picture = [], gr.update(value=None, visible=False)
+        for folder in self.models[label].folders:
+            saved = read(folder)
+            evaluation = None
+            with contextlib.suppress(CheckpointError):
+                evaluation = read_json(folder / "evaluation.json")
+            data = saved.recipe.data
+            recipe = saved.recipe.model_copy(
+                update={"data": data.model_copy(update={"path": Path(data.path).name if data.path else None})}
+            )
+            texts.append(view.about(folder.resolve().name, dump(recipe).rstrip(), saved.info, evaluation))
+            if rows := read_metrics(folder):
+                path = self.new("curves.png")
+                plots.curves(rows, path)
+                picture = gr.update(value=str(path), visible=True)
+        return "\n\n".join(texts), picture
+
+    def new(self, name: str) -> Path:
+        """A path of this name where nothing is yet."""
+        return Path(tempfile.mkdtemp(dir=self.scratch)) / name
+
+    # The interface for programs
+
+    def api_translate(self, text: list[str], pair: list[str]) -> list[str]:
+        """Translate a sentence; the pair as `en-de`, or empty for the first model. Batched."""
+        asked = [self.named(name).service.translate([limited(one)])[0] for one, name in zip(text, pair, strict=True)]
+        return [one.text for one in answers(asked)]
+
+    def api_score(self, source: list[str], target: list[str], pair: list[str]) -> list[float]:
+        """The natural log probability of a translation. Batched."""
+        asked = [
+            self.named(name).service.score([limited(one)], [limited(two)])[0]
+            for one, two, name in zip(source, target, pair, strict=True)
+        ]
+        return [one.log_prob for one in answers(asked)]
+
+    def named(self, pair: str) -> Model:
+        """The first model for a pair written `en-de`. Raises DataError."""
+        for model in self.models.values():
+            if pair in ("", "-".join(model.languages), model.name):
+                return model
+        known = ", ".join("-".join(model.languages) for model in self.models.values())
+        raise DataError(f"no model for '{pair}': there are {known}")
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of an upload."""
+    return list(decode_lines(io.BytesIO(Path(path).read_bytes()), Path(path).name))
+
+
+def all_of(model: Model, lines: Sequence[str], progress: gr.Progress) -> list[str]:
+    """The translations of many lines, a batch at a time, so that other visitors come in between."""
+    found: list[str] = []
+    for start in range(0, len(lines), model.service.batch):
+        progress((start, len(lines)), unit="sentences")
+        some = lines[start : start + model.service.batch]
+        found += [one.text for one in answers(model.service.translate(some))]
+    return found

@@ -1,0 +1,113 @@
+"""What the page shows, as HTML and Markdown. Every text from outside is escaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from babel import Locale, UnknownLocaleError
+
+from nmt.explain import Explanation, Word
+from nmt.metrics import Report, Sentence
+
+SURE, DOUBTFUL = 0.8, 0.5  # probabilities of a word above which it is not marked, and below which it is marked twice
+
+
+def language(code: str) -> str:
+    """The English name of a language code, the code itself where nobody knows it."""
+    try:
+        return Locale.parse(code.replace("-", "_")).get_display_name("en") or code
+    except (UnknownLocaleError, ValueError):
+        return code
+
+
+def pair(languages: tuple[str, str]) -> str:
+    return f"{language(languages[0])} → {language(languages[1])}"
+
+
+def sentences(found: Sequence[Explanation], languages: tuple[str, str], waiting: int, chosen: int = 0) -> str:
+    """Sentences under each other, source above translation; `waiting` more are to come."""
+    if not found and not waiting:
+        return '<p class="quiet">The words of the translation appear here.</p>'
+    parts = [_sentence(number, one, languages, number == chosen) for number, one in enumerate(found)]
+    if waiting:
+        parts.append(f'<p class="quiet" role="status">{waiting} more to translate …</p>')
+    return "".join(parts)
+
+
+def _sentence(number: int, found: Explanation, languages: tuple[str, str], chosen: bool) -> str:
+    source = "".join(_source(place, word) for place, word in enumerate(found.source))
+    target = "".join(_target(place, word, found) for place, word in enumerate(found.target))
+    return (
+        f'<div class="sentence{" chosen" if chosen else ""}" data-sentence="{number}">'
+        f'<p class="source" dir="auto" lang="{escape(languages[0])}">{source}</p>'
+        f'<p class="target" dir="auto" lang="{escape(languages[1])}">{target}</p></div>'
+    )
+
+
+def _source(place: int, word: Word) -> str:
+    return f'{" " if word.space else ""}<span data-word="{place}">{escape(word.text)}</span>'
+
+
+def _target(place: int, word: Word, found: Explanation) -> str:
+    sure = word.probability if word.probability is not None else 1.0
+    band = "sure" if sure >= SURE else "unsure" if sure >= DOUBTFUL else "doubtful"
+    looks = "" if found.attention is None else json.dumps([round(float(a), 3) for a in found.attention[place]])
+    return (
+        f'{" " if word.space else ""}<button type="button" class="{band}" data-word="{place}" data-looks="{looks}" '
+        f'title="{sure:.0%}" aria-label="{escape(word.text)}, probability {sure:.0%}">{escape(word.text)}</button>'
+    )
+
+
+def legend(attention: bool) -> str:
+    """How to read the words."""
+    how = (
+        "Point at a word, or move to it with Tab, to see where the model looked."
+        if attention
+        else "This model reads the whole sentence into one vector and has no attention: there is nothing to point at."
+    )
+    return (
+        f'<p class="legend"><span class="sure">sure</span> <span class="unsure">below {SURE:.0%}</span> '
+        f'<span class="doubtful">below {DOUBTFUL:.0%}</span> · {how} Press a word for others in its place.</p>'
+    )
+
+
+def scores(report: Report) -> str:
+    """The scores of an evaluation as a table in Markdown."""
+    rows = [
+        f"| {one.name} | **{one.value:.2f}** | {f'{one.low:.2f} to {one.high:.2f}' if one.low is not None else ''} "
+        f"| `{one.signature}` |"
+        for one in report.scores
+    ]
+    return "\n".join(["| | score | 95 % interval | signature |", "|---|--:|---|---|", *rows])
+
+
+def worst(found: Sequence[Sentence]) -> str:
+    """The sentences with the lowest chrF."""
+    rows = [
+        f"<li><p>{escape(one.source or '')}</p><p>{escape(one.hypothesis)}</p><p>{escape(one.reference)}</p></li>"
+        for one in found
+    ]
+    head = "<p>Source, translation and reference of the sentences with the lowest chrF:</p>"
+    return f'{head}<ol class="worst" dir="auto">{"".join(rows)}</ol>'
+
+
+def about(name: str, recipe: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:
+    """A model, for people to read, in Markdown."""
+    parts, data, best = info["parameters"], info["data"], info.get("best")
+    lines = [
+        f"### {name}",
+        f"{sum(parts.values()):,} parameters: " + ", ".join(f"{part} {count:,}" for part, count in parts.items()) + ".",
+        f"Trained on {data['train']:,} sentence pairs ({data['pieces']['target']:,} target pieces), "
+        f"validated on {data['valid']:,}.",
+    ]
+    if info.get("seconds"):
+        lines.append(f"Training took {info['seconds'] / 60:.0f} minutes: {info['updates']:,} updates.")
+    if best:
+        lines.append(f"Best on valid: BLEU {best['bleu']:.2f}, chrF {best['chrf']:.2f} (`{best['signature']}`).")
+    if evaluation:
+        for report in list(evaluation["systems"].values())[:1]:
+            lines += [f"- {one['name']} {one['value']:.2f} (`{one['signature']}`)" for one in report["scores"]]
+    return "\n\n".join(lines) + f"\n\n```yaml\n{recipe}\n```"

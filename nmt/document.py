@@ -1,0 +1,109 @@
+"""Documents: texts, tables and subtitles, taken apart into sentences to translate and put together again.
+
+    text        paragraphs into sentences (sentencex); line breaks, indents and empty lines stay
+    .tsv        the first column is translated, and put behind the others as a new one
+    .srt, .vtt  the words of each subtitle (pysubs2); numbers and times stay
+
+A `Document` has the sentences in order; `joined` gives the whole document with a translation in place of each.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from nmt.errors import DataError
+from nmt.formats import decode_lines
+
+SUBTITLES = (".srt", ".vtt")
+SUFFIXES = (".txt", ".tsv", *SUBTITLES)
+
+_AROUND = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Document:
+    """The sentences of a document and the way back."""
+
+    sentences: list[str]
+    _join: Callable[[Iterator[str]], str]
+
+    def joined(self, translations: Sequence[str]) -> str:
+        """The document with a translation in place of each sentence, as many as there are sentences."""
+        if len(translations) != len(self.sentences):
+            raise ValueError(f"{len(translations)} translations for {len(self.sentences)} sentences")
+        return self._join(iter(translations))
+
+
+def from_text(text: str, language: str) -> Document:
+    """Running text: each line is a paragraph of sentences. `language` says how sentences end there."""
+    lines = text.split("\n")
+    parts = [_cut(line, language) for line in lines]
+
+    def join(translations: Iterator[str]) -> str:
+        return "\n".join(
+            "".join(before + (next(translations) if words else "") + after for before, words, after in line)
+            for line in parts
+        )
+
+    return Document([words for line in parts for _, words, _ in line if words], join)
+
+
+def _cut(line: str, language: str) -> list[tuple[str, str, str]]:
+    """The sentences of a line, each with the space before and after it."""
+    import sentencex  # type: ignore[import-untyped]
+
+    found = []
+    for sentence in sentencex.segment(language, line) if line.strip() else [line]:
+        match = _AROUND.fullmatch(sentence)
+        assert match is not None
+        found.append((match[1], match[2], match[3]))
+    return found
+
+
+def from_table(text: str, language: str) -> Document:
+    """Tab-separated lines: the first column is the text."""
+    rows = text.split("\n")
+    firsts = [from_text(row.partition("\t")[0], language) for row in rows]
+
+    def join(translations: Iterator[str]) -> str:
+        return "\n".join(
+            f"{row}\t{first._join(translations)}" if row.strip() else row
+            for row, first in zip(rows, firsts, strict=True)
+        )
+
+    return Document([sentence for first in firsts for sentence in first.sentences], join)
+
+
+def from_subtitles(text: str, kind: str, name: str) -> Document:
+    """Subtitles of `kind`, `.srt` or `.vtt`, each one sentence, its lines joined. Raises DataError."""
+    import pysubs2
+
+    try:
+        subtitles = pysubs2.SSAFile.from_string(text, format_=kind.lstrip("."))
+    except (pysubs2.Pysubs2Error, ValueError) as error:
+        raise DataError(f"{name}: these are no {kind} subtitles: {error}") from None
+    if not subtitles.events:
+        raise DataError(f"{name}: no subtitles in it: {kind} begins with a number, a line of times, then the words")
+    words = [" ".join(event.plaintext.split()) for event in subtitles.events]
+
+    def join(translations: Iterator[str]) -> str:
+        for event, text in zip(subtitles.events, words, strict=True):
+            event.plaintext = next(translations) if text else ""
+        return subtitles.to_string(kind.lstrip("."))
+
+    return Document([text for text in words if text], join)
+
+
+def read(name: str, content: bytes, language: str) -> Document:
+    """The document in a file called `name`. Raises DataError for another kind, and for what is not its kind."""
+    suffix = PurePath(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{name}: of files, {', '.join(SUFFIXES)} can be translated: save it as one of these")
+    text = "\n".join(decode_lines(io.BytesIO(content), name))
+    if suffix in SUBTITLES:
+        return from_subtitles(text, suffix, name)
+    return (from_table if suffix == ".tsv" else from_text)(text, language)

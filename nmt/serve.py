@@ -1,0 +1,64 @@
+"""Opens the page, which lies in `demo/` and is loaded when somebody asks for it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from nmt.errors import CallError
+from nmt.recipe import shipped
+
+LOGINS = "NMT_DEMO_AUTH"  # environment variable with `user:password` lines
+
+
+def serve(
+    folders: Sequence[str], corrections: Path, host: str, port: int | None, logins: Path | None, share: bool
+) -> None:
+    """Open the page for these models until it is stopped. Raises CallError, CheckpointError."""
+    if not folders:
+        raise CallError("nothing to open: name a model folder, for instance `nmt demo runs/starter-en-de`")
+    credentials = read_logins(logins)
+    if share and not credentials:
+        raise CallError(f"--share opens the page to the world: set logins with --auth FILE or ${LOGINS} as well")
+    page().serve(folders, corrections, host, port, credentials, share)
+
+
+def page() -> ModuleType:
+    """The package in `demo/`, whose place depends on how nmt was installed. Raises CallError without its libraries."""
+    folder = shipped("demo")
+    spec = importlib.util.spec_from_file_location(
+        "nmt_demo", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["nmt_demo"] = package = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    try:
+        return importlib.import_module("nmt_demo.app")
+    except ModuleNotFoundError as error:
+        raise CallError(
+            f"the page needs {error.name}, which is not installed: pip install 'recurrent-nmt[demo]', in a checkout "
+            f"pip install -e '.[demo]'"
+        ) from None
+
+
+def read_logins(file: Path | None) -> list[tuple[str, str]]:
+    """Users and passwords, `user:password` a line, of a file or the environment. Raises CallError."""
+    try:
+        text = file.read_text(encoding="utf-8") if file else os.environ.get(LOGINS, "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CallError(f"--auth {file}: cannot be read: {error}") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    if file and not lines:
+        raise CallError(f"--auth {file}: empty: write a line `user:password` for each user")
+    logins = []
+    for number, line in enumerate(lines, 1):
+        user, colon, password = line.strip().partition(":")
+        if not (user and colon and password):
+            raise CallError(f"{f'--auth {file}' if file else LOGINS}: line {number} is not `user:password`")
+        logins.append((user, password))
+    return logins

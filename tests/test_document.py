@@ -1,0 +1,101 @@
+"""A document is taken apart and put together again: what is not translated stays as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nmt import corrections, document
+from nmt.document import from_text, read
+from nmt.errors import DataError
+from nmt.formats import read_pairs
+
+TEXT = "  Dr. Smith came.  He left!\tAgain.\n\n\nDid he? Yes.\n \n"
+SRT = """1
+00:00:01,000 --> 00:00:02,500
+A dog
+runs.
+
+2
+00:00:03,000 --> 00:00:04,000
+<i>It sleeps.</i>
+
+"""
+
+
+def upper(found: document.Document) -> str:
+    return found.joined([sentence.upper() for sentence in found.sentences])
+
+
+@pytest.mark.parametrize("text", [TEXT, "", "\n", "one", "a\n\nb", "a. b.\r\n", "今日は。元気ですか？\n", "x" * 5000])
+def test_joined_with_its_own_sentences_a_text_is_itself(text: str) -> None:
+    found = from_text(text, "en")
+    assert found.joined(found.sentences) == text
+    assert upper(found) == text.upper()
+    assert all(sentence == sentence.strip() != "" for sentence in found.sentences)
+
+
+def test_sentences_end_where_the_language_ends_them() -> None:
+    assert from_text(TEXT, "en").sentences == ["Dr. Smith came.", "He left!", "Again.", "Did he?", "Yes."]
+    assert from_text("Das ist z. B. gut. Ja.", "de").sentences == ["Das ist z. B. gut.", "Ja."]
+    assert from_text("今日は。元気ですか？", "ja").sentences == ["今日は。", "元気ですか？"]
+    assert from_text("One. Two.", "no-such-language").sentences == ["One.", "Two."]
+
+
+def test_a_translation_for_each_sentence() -> None:
+    with pytest.raises(ValueError, match="1 translations for 2 sentences"):
+        from_text("One. Two.", "en").joined(["Eins."])
+
+
+def test_a_table_gets_a_column() -> None:
+    found = read("a.tsv", b"One. Two.\tnote\n\nThree\tx\ty\n", "en")
+    assert found.sentences == ["One.", "Two.", "Three"]
+    assert upper(found) == "One. Two.\tnote\tONE. TWO.\n\nThree\tx\ty\tTHREE"
+
+
+@pytest.mark.parametrize("kind", [".srt", ".vtt"])
+def test_subtitles_keep_their_times(kind: str) -> None:
+    text = SRT if kind == ".srt" else "WEBVTT\n\n" + SRT.replace(",", ".")
+    found = read("Film" + kind.upper(), text.encode(), "en")
+    assert found.sentences == ["A dog runs.", "It sleeps."]
+    lines = upper(found).splitlines()
+    assert [line.replace(".", ",") for line in lines if "-->" in line] == [
+        "00:00:01,000 --> 00:00:02,500",
+        "00:00:03,000 --> 00:00:04,000",
+    ]
+    assert "A DOG RUNS." in lines
+    assert "IT SLEEPS." in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.pdf", b"x", "a.pdf: of files, .txt, .tsv, .srt, .vtt can be translated"),
+        ("a.txt", b"ok\n\xff", "a.txt: line 2: byte 1"),
+        ("a.txt", b"a\rb", "a CR without LF"),
+        ("a.srt", b"nothing of the kind", "a.srt: no subtitles in it"),
+        ("a.vtt", b"", "a.vtt: no subtitles in it"),
+    ],
+)
+def test_what_is_no_document_is_refused(name: str, content: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message.replace(".", r"\.")):
+        read(name, content, "en")
+
+
+# -- corrections
+
+
+def test_corrections_are_a_table_that_can_be_trained_on(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    for number in range(3):
+        file = corrections.append(folder, ("en", "de"), f"One\t{number}.", "Eins\n zwei.", "my model")
+    assert file == folder / "en-de.tsv"
+    assert file.read_text().splitlines()[0] == "en\tde\ttime\tmodel"
+    assert list(read_pairs([file], ("en", "de"))) == [(f"One {number}.", "Eins zwei.") for number in range(3)]
+    assert corrections.append(folder, ("de", "en"), "Eins", "One", "m").name == "de-en.tsv"
+    with pytest.raises(DataError, match="one of them is empty"):
+        corrections.append(folder, ("en", "de"), "One", " ", "m")
+    (folder / "fr-en.tsv").mkdir()
+    with pytest.raises(DataError, match=r"fr-en.tsv: cannot be written: .*nothing was kept"):
+        corrections.append(folder, ("fr", "en"), "Un", "One", "m")
