@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: people translate private text
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -51,6 +52,9 @@ def build(page: Page) -> gr.Blocks:
     """The page over its handlers."""
     labels = list(page.models)
     with gr.Blocks(title="nmt", analytics_enabled=False, fill_width=False) as blocks:
+        # First, so that they get their names. Not in batches of Gradio's, which fail as a whole: the service batches.
+        gr.api(page.api_translate, api_name="translate", concurrency_limit=AT_ONCE)
+        gr.api(page.api_score, api_name="score", concurrency_limit=AT_ONCE)
         gr.Markdown("# Translate", elem_classes="head")
         with gr.Row(equal_height=True):
             pair = gr.Dropdown(labels, value=labels[0], label="Languages and model", scale=5, elem_id="pair")
@@ -64,8 +68,6 @@ def build(page: Page) -> gr.Blocks:
                 _evaluate(page, pair)
             with gr.Tab("About this model"):
                 _about(page, pair, blocks)
-        gr.api(page.api_translate, api_name="translate", batch=True, max_batch_size=64, concurrency_limit=2)
-        gr.api(page.api_score, api_name="score", batch=True, max_batch_size=64, concurrency_limit=2)
     return blocks
 
 
@@ -238,4 +240,9 @@ def serve(
             app_kwargs={"middleware": [Middleware(OnlyHere)]},
         )
         say(f"open {shared or url} in a browser; Ctrl-C stops")
-        blocks.block_thread()
+        try:
+            Event().wait()  # the cli turns the signals that end it into an exit status
+        finally:
+            blocks.close(verbose=False)
+            for model in models:
+                model.service.close()

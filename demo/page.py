@@ -334,18 +334,17 @@ class Page:
 
     # The interface for programs
 
-    def api_translate(self, text: list[str], pair: list[str]) -> list[str]:
-        """Translate a sentence; the pair as `en-de`, or empty for the first model. Batched."""
-        asked = [self.named(name).service.translate([limited(one)])[0] for one, name in zip(text, pair, strict=True)]
-        return [one.text for one in answers(asked)]
+    def api_translate(self, text: str, pair: str = "") -> str:
+        """Translate a sentence with the model for a pair, `en-de` for instance; with the first if that is empty."""
+        with told():
+            (one,) = answers(self.named(pair).service.translate([limited(text)]))
+            return str(one.text)
 
-    def api_score(self, source: list[str], target: list[str], pair: list[str]) -> list[float]:
-        """The natural log probability of a translation. Batched."""
-        asked = [
-            self.named(name).service.score([limited(one)], [limited(two)])[0]
-            for one, two, name in zip(source, target, pair, strict=True)
-        ]
-        return [one.log_prob for one in answers(asked)]
+    def api_score(self, source: str, target: str, pair: str = "") -> float:
+        """The natural log probability of the translation `target`."""
+        with told():
+            (one,) = answers(self.named(pair).service.score([limited(source)], [limited(target)]))
+            return float(one.log_prob)
 
     def named(self, pair: str) -> Model:
         """The first model for a pair written `en-de`. Raises DataError."""

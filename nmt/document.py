@@ -103,7 +103,7 @@ def read(name: str, content: bytes, language: str) -> Document:
     suffix = PurePath(name).suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{name}: of files, {', '.join(SUFFIXES)} can be translated: save it as one of these")
-    text = "\n".join(decode_lines(io.BytesIO(content), name))
+    text = "\n".join(decode_lines(io.BytesIO(content), name)) + "\n" * content.endswith(b"\n")
     if suffix in SUBTITLES:
         return from_subtitles(text, suffix, name)
     return (from_table if suffix == ".tsv" else from_text)(text, language)

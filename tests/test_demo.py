@@ -1,0 +1,357 @@
+"""The page: its handlers with toy models, and the server as a visitor and a program meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from toy import Toy, call, pairs, write_recipe
+
+from nmt import serve
+from nmt.errors import CallError
+from nmt.translate import Translator
+
+gr = pytest.importorskip("gradio", reason="the page needs gradio: pip install -e .[demo]")
+app = serve.page()
+page_module = sys.modules["nmt_demo.page"]
+view = sys.modules["nmt_demo.view"]
+
+LINES = [source for source, _ in pairs(8, seed=9)]
+FIRST, SECOND = "English → German · attention", "English → German · fixed"
+
+
+@pytest.fixture(scope="module")
+def back(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model for the opposite direction, trained for a moment."""
+    folder = tmp_path_factory.mktemp("back")
+    recipe = write_recipe(folder / "back.yaml", toy.corpus, {"data.source": "de", "data.target": "en"})
+    assert call("train", recipe, "--set", "training.epochs=1", "--out", folder / "back").status == 0
+    return folder / "back"
+
+
+@pytest.fixture(scope="module")
+def models(toy: Toy, back: Path) -> Iterator[list[Any]]:
+    loaded = [page_module.Model.load(str(folder)) for folder in (toy.attention, toy.fixed, back)]
+    yield loaded
+    for model in loaded:
+        model.service.close()
+
+
+@pytest.fixture
+def page(models: list[Any], tmp_path: Path) -> Any:
+    (tmp_path / "scratch").mkdir()
+    return page_module.Page(models, tmp_path / "corrections", tmp_path / "scratch")
+
+
+def translated(page: Any, text: str, label: str = FIRST, nbest: int = 1) -> Any:
+    """The work that is left when a text was translated."""
+    *_, (whole, _, work) = page.translate(text, label, 3, 1.0, nbest, False, 1.0)
+    assert work is None or whole == work.text
+    return work
+
+
+def press(page: Any, work: Any, sentence: Any, word: Any) -> Any:
+    return page.pressed(work, SimpleNamespace(_data={"sentence": sentence, "word": word}))
+
+
+def words_of(html: str) -> list[str]:
+    return re.findall(r"<button[^>]*>([^<]*)</button>", html)
+
+
+# -- translate
+
+
+def test_the_translation_appears_sentence_by_sentence_and_keeps_its_lines(page: Any, toy: Toy) -> None:
+    text = f"{LINES[0]}. {LINES[1]}.\n\n  {LINES[2]}"
+    steps = list(page.translate(text, FIRST, 3, 1.0, 1, False, 1.0))
+    assert [html.count('class="sentence') for _, html, _ in steps] == [0, 1, 2, 3]
+    assert "3 more to translate" in steps[0][1]
+    whole, html, work = steps[-1]
+    alone = Translator.load(toy.attention, threads=1).translate([f"{LINES[0]}.", f"{LINES[1]}.", LINES[2]])
+    assert whole == f"{alone[0].text} {alone[1].text}\n\n  {alone[2].text}"
+    assert "".join(words_of(html)) == "".join(one.text.replace(" ", "") for one in alone)
+    assert len(work.done) == 3
+
+
+def test_nothing_to_translate_is_no_error(page: Any) -> None:
+    assert list(page.translate(" \n", FIRST, 3, 1.0, 1, False, 1.0))[-1][2] is None
+    assert page.chosen(None)[:2] == ("", "")
+    assert page.complete(None, "x")[0] is None
+
+
+def test_texts_from_outside_are_escaped(page: Any) -> None:
+    html = list(page.translate("<img src=x onerror=alert(1)>", FIRST, 3, 1.0, 1, False, 1.0))[-1][1]
+    assert "<img" not in html
+    assert "&lt;" in html
+
+
+def test_a_text_that_is_too_long_is_refused(page: Any) -> None:
+    with pytest.raises(gr.Error, match="at most 20,000"):
+        list(page.translate("x" * 20_001, FIRST, 3, 1.0, 1, False, 1.0))
+
+
+def test_options_reach_the_search(page: Any) -> None:
+    sampled = {
+        list(page.translate(LINES[0], FIRST, 3, 1.0, 5, True, 2.0))[-1][2].translation.text,
+        translated(page, LINES[0]).translation.text,
+    }
+    assert len(translated(page, LINES[0], nbest=3).translation.alternatives) == 2
+    assert sampled
+
+
+def test_the_pair_can_be_swapped_where_the_opposite_is_loaded(page: Any) -> None:
+    back = page.opposite(FIRST)
+    assert back == "German → English · back"
+    assert page.swap(FIRST, "kala", "Fisch") == (back, "Fisch", "")
+    source, target, swap, legend, beam, _ = page.picked(back)
+    assert (source["label"], target["label"], swap["interactive"], beam) == ("German", "English", True, 3)
+    assert "see where the model looked" in legend
+    assert "has no attention" in page.picked(SECOND)[3]
+
+
+def test_languages_have_names() -> None:
+    assert view.pair(("en", "sw")) == "English → Swahili"
+    assert view.pair(("zh-Hant", "xx-unknown")) == "Chinese (Traditional) → xx-unknown"
+
+
+# -- see why, work with it
+
+
+def test_words_say_how_sure_the_model_was_and_where_it_looked(page: Any) -> None:
+    html = list(page.translate(LINES[0], FIRST, 3, 1.0, 1, False, 1.0))[-1][1]
+    looks = [json.loads(found) for found in re.findall(r'data-looks="([^"]*)"', html)]
+    assert len(looks) == len(words_of(html))
+    assert all(len(row) == html.count("<span data-word=") for row in looks)
+    assert len(re.findall(r"probability \d+%", html)) == len(looks)
+    fixed = list(page.translate(LINES[0], SECOND, 3, 1.0, 1, False, 1.0))[-1][1]
+    assert set(re.findall(r'data-looks="([^"]*)"', fixed)) == {""}
+
+
+def test_a_chosen_sentence_shows_its_best_translations_and_a_picture(page: Any) -> None:
+    source, text, best, picture = page.chosen(translated(page, LINES[0], nbest=3))
+    assert source == LINES[0]
+    assert [place for _, place in best["choices"]] == [0, 1, 2]
+    assert best["choices"][0][0].startswith(text)
+    assert Path(picture["value"]).read_bytes().startswith(b"\x89PNG")
+    assert page.chosen(translated(page, LINES[0], SECOND))[3]["visible"] is False
+
+
+def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
+    text = f"{LINES[0]}. {LINES[1]}."
+    work, html, others = press(page, translated(page, text), 1, 1)
+    assert re.search(r'chosen" data-sentence="1"', html)
+    assert len(others["choices"]) > 2
+    before = work.translation.text.split()[0]
+    assert all(choice.startswith(before) for choice, _ in others["choices"])
+    wanted = work.others[2].translation.text
+    work, whole, html = page.replaced(work, 2)
+    assert work.translation.text == wanted
+    assert whole == work.text
+    assert whole.endswith(wanted)
+    assert page.replaced(work, 2)[0] is work, "they are gone when one was taken"
+
+
+@pytest.mark.parametrize(("sentence", "word"), [(0, None), (0, 99), (9, 0), (None, None), ("x", 0), (0, "0"), (-1, 0)])
+def test_pressing_what_is_no_word_offers_nothing(page: Any, sentence: Any, word: Any) -> None:
+    work, _, others = press(page, translated(page, LINES[0]), sentence, word)
+    assert others["choices"] == []
+    assert work.chosen == 0
+
+
+def test_another_of_the_best_can_be_taken(page: Any) -> None:
+    work = translated(page, LINES[0], nbest=3)
+    first, second = work.translation, work.translation.alternatives[1]
+    work, whole, _ = page.ranked(work, 2)
+    assert whole == second.text == work.translation.text
+    assert first.text in [one.text for one in work.translation.alternatives]
+    assert page.ranked(work, 0)[0] is work
+
+
+def test_the_model_goes_on_from_a_corrected_beginning(page: Any) -> None:
+    work = translated(page, LINES[0])
+    beginning = translated(page, LINES[3]).translation.text.split()[0]
+    work, whole, _ = page.complete(work, beginning)
+    assert whole.startswith(beginning)
+    with pytest.raises(gr.Error, match="characters that this model cannot write"):
+        page.complete(work, "日本")
+
+
+def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy, monkeypatch: Any) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Info", told.append)
+    work = translated(page, LINES[0])
+    page.accept(work, "tämä on oikein")
+    file = page.folder / "en-de.tsv"
+    assert file.read_text().splitlines()[1].split("\t")[:2] == [LINES[0], "tämä on oikein"]
+    assert "en-de.tsv" in told[0]
+    assert str(page.folder) not in told[0]
+    with pytest.raises(gr.Error, match="no translation to keep"):
+        page.accept(work, " ")
+    with pytest.raises(gr.Error, match="translate something first"):
+        page.accept(None, "x")
+    shutil.rmtree(page.folder)
+    page.folder.write_text("in the way")
+    with pytest.raises(gr.Error, match=r"^'this could not be kept'$"):
+        page.accept(work, "x")
+
+
+# -- files, evaluation, about
+
+
+def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> None:
+    upload = tmp_path / "my text.txt"
+    upload.write_text("\n".join([LINES[0], "", LINES[1], ""]))
+    done = Path(page.file(str(upload), FIRST, gr.Progress()))
+    expected = [one.text for one in Translator.load(toy.attention, threads=1).translate(LINES[:2])]
+    assert done.read_text() == f"{expected[0]}\n\n{expected[1]}\n"
+    assert done.name == "my text.de.txt"
+    upload.write_bytes(b"\xff")
+    with pytest.raises(gr.Error, match=r"^'my text.txt: line 1"):
+        page.file(str(upload), FIRST, gr.Progress())
+    with pytest.raises(gr.Error, match="choose a file first"):
+        page.file(None, FIRST, gr.Progress())
+
+
+def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
+    source, reference = toy.corpus / "test.en", toy.corpus / "test.de"
+    table, picture, worst = page.evaluate(str(source), str(reference), FIRST, gr.Progress())
+    expected = call("evaluate", toy.attention, "--source", source, "--reference", reference).out
+    bleu = re.search(r"^BLEU ([\d.]+)", expected, re.MULTILINE)
+    assert bleu is not None
+    assert f"| BLEU | **{bleu[1]}** |" in table
+    assert "nrefs:1|" in table
+    assert Path(picture).is_file()
+    assert worst.count("<li>") == 10
+    (tmp_path / "short.de").write_text("one\n")
+    with pytest.raises(gr.Error, match="line n of one must be the translation"):
+        page.evaluate(str(source), str(tmp_path / "short.de"), FIRST, gr.Progress())
+    with pytest.raises(gr.Error, match="choose two files"):
+        page.evaluate(str(source), None, FIRST, gr.Progress())
+
+
+def test_about_a_model_without_paths_of_the_machine(page: Any, toy: Toy) -> None:
+    text, picture = page.about(FIRST)
+    assert "parameters: encoder" in text
+    assert "cell: gru" in text
+    assert "nrefs:1" in text
+    assert Path(picture["value"]).is_file()
+    assert str(toy.corpus.parent) not in text
+
+
+# -- the server
+
+
+@pytest.fixture(scope="module")
+def server(toy: Toy, back: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page as `nmt demo` opens it; its address."""
+    command = [sys.executable, "-m", "nmt", "demo", str(toy.attention), str(back)]
+    folder = tmp_path_factory.mktemp("server")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if found := re.search(r"open (http://127\.0\.0\.1:\d+/) in a browser", line):
+            break
+    else:
+        raise AssertionError(said)
+    yield found[1]
+    process.send_signal(signal.SIGINT)
+    with process:
+        assert process.wait(30) == 130
+        assert "Traceback" not in process.stderr.read()
+
+
+def get(url: str) -> Any:
+    return urllib.request.urlopen(url, timeout=30)
+
+
+def test_programs_ask_for_translations_and_scores(server: str, toy: Toy) -> None:
+    from gradio_client import Client
+
+    client = Client(server, verbose=False)
+    translator = Translator.load(toy.attention, threads=1)
+    text = client.predict(LINES[0], "en-de", api_name="/translate")
+    assert text == translator.translate(LINES[:1])[0].text
+    assert client.predict(LINES[0], "", api_name="/translate") == text
+    score = client.predict(LINES[0], text, "en-de", api_name="/score")
+    assert score == pytest.approx(translator.score(LINES[:1], [text])[0].log_prob, abs=1e-3)
+    with pytest.raises(Exception, match="no model for 'fi-et': there are en-de, de-en"):
+        client.predict(LINES[0], "fi-et", api_name="/translate")
+    with pytest.raises(Exception, match="at most 20,000"):
+        client.predict("x" * 30_000, "en-de", api_name="/translate")
+    client.close()
+
+
+def test_the_browser_is_kept_from_other_hosts(server: str) -> None:
+    with get(server) as answer:
+        policy = answer.headers["content-security-policy"]
+        html = answer.read().decode()
+    assert "default-src 'self'" in policy
+    assert not re.search(r"https?://(?!127|localhost)[^\"' ]*\.(css|woff2?)", html)
+    with get(server + "config") as answer:
+        assert json.load(answer)["analytics_enabled"] is False
+
+
+def test_files_of_the_machine_are_not_served(server: str, toy: Toy) -> None:
+    for path in ("/etc/passwd", str(toy.attention / "model.json"), str(Path.cwd() / "pyproject.toml")):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            get(f"{server}gradio_api/file={path}")
+        assert refused.value.code in (403, 404)
+        refused.value.close()
+
+
+# -- opening it
+
+
+def test_logins_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "logins"
+    file.write_text("ann:one:two\n\n bob:three\n")
+    assert serve.read_logins(file) == [("ann", "one:two"), ("bob", "three")]
+    assert serve.read_logins(None) == []
+    monkeypatch.setenv(serve.LOGINS, "eve:x")
+    assert serve.read_logins(None) == [("eve", "x")]
+    monkeypatch.setenv(serve.LOGINS, "secret")
+    with pytest.raises(CallError, match="line 1 is not `user:password`") as caught:
+        serve.read_logins(None)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["runs/nothing"], 1, "runs/nothing: no such model folder"),
+        (["x", "--share"], 2, "set logins with --auth FILE or $NMT_DEMO_AUTH as well"),
+        (["x", "--auth", "nowhere"], 2, "--auth nowhere: cannot be read"),
+        (["x", "--auth", "empty"], 2, "--auth empty: empty"),
+        (["x", "--port", "99999"], 2, "65535"),
+    ],
+)
+def test_what_cannot_be_opened(
+    arguments: list[str], status: int, message: str, tmp_path: Path, toy_cache: Path
+) -> None:
+    Path("empty").write_text("")
+    result = call("demo", *arguments)
+    assert result.status == status
+    assert message in result.err
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    for name in ("nmt_demo.app", "nmt_demo.page"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(CallError, match=r"needs gradio.*recurrent-nmt\[demo\]"):
+        serve.page()
