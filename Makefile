@@ -1,9 +1,9 @@
-# make quickstart: everything from a fresh machine to a translation; make test: the tests
+# make quickstart: everything from a fresh machine to a translation; make test: the tests; make demo: the page
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test check clean
+.PHONY: starter quickstart demo test check clean
 
 # the package and what it needs, in an environment of its own; again only when pyproject.toml changes
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -13,13 +13,19 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-quickstart: $(VENV)/installed
+# the starter translator, trained if it is not there
+starter: $(VENV)/installed
 	$(BIN)/nmt train starter-en-de --out runs/starter-en-de $(if $(wildcard runs/starter-en-de),--resume)
+
+quickstart: starter
 	$(BIN)/nmt evaluate runs/starter-en-de
 	echo "The small child does not see the old dog." | $(BIN)/nmt translate runs/starter-en-de
 	@echo
 	@echo "Next:  echo 'Tomorrow the young queen will read a good book.' | $(BIN)/nmt translate runs/starter-en-de"
-	@echo "       $(BIN)/nmt info runs/starter-en-de"
+	@echo "       make demo"
+
+demo: starter
+	$(BIN)/nmt demo runs/starter-en-de
 
 test: $(VENV)/installed
 	$(BIN)/pytest --cov --cov-report=term

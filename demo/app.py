@@ -56,8 +56,10 @@ def build(page: Page) -> gr.Blocks:
         gr.api(page.api_translate, api_name="translate", concurrency_limit=AT_ONCE)
         gr.api(page.api_score, api_name="score", concurrency_limit=AT_ONCE)
         gr.Markdown("# Translate", elem_classes="head")
-        with gr.Row(equal_height=True):
-            pair = gr.Dropdown(labels, value=labels[0], label="Languages and model", scale=5, elem_id="pair")
+        with gr.Row():
+            pair = gr.Dropdown(
+                labels, value=labels[0], label="Languages and model", scale=5, min_width=240, elem_id="pair"
+            )
             swap = gr.Button("⇄ Swap", scale=1, min_width=96, interactive=page.opposite(labels[0]) is not None)
         with gr.Tabs():
             with gr.Tab("Translate"):
@@ -66,7 +68,7 @@ def build(page: Page) -> gr.Blocks:
                 _files(page, pair)
             with gr.Tab("Evaluate"):
                 _evaluate(page, pair)
-            with gr.Tab("About this model"):
+            with gr.Tab("About"):
                 _about(page, pair, blocks)
     return blocks
 
@@ -109,10 +111,10 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         elem_id="words",
         js_on_load=(HERE / "words.js").read_text(encoding="utf-8"),
     )
-    others = gr.Radio([], label="Instead of", visible=False, elem_id="others")
+    others = gr.Radio([], label="Instead of", visible=False, elem_id="others", elem_classes="choices")
     gr.Markdown("## Correct a sentence")
     looked = gr.Textbox(label="Sentence", interactive=False, elem_id="sentence")
-    best = gr.Radio([], label="The best translations (score)", visible=False, elem_id="best")
+    best = gr.Radio([], label="The best translations (score)", visible=False, elem_id="best", elem_classes="choices")
     correction = gr.Textbox(
         label="Translation",
         info="Correct the beginning, leave the cursor there, and let the model go on",
@@ -183,10 +185,12 @@ def _evaluate(page: Page, pair: gr.Dropdown) -> None:
 
 def _about(page: Page, pair: gr.Dropdown, blocks: gr.Blocks) -> None:
     text = gr.Markdown()
-    curves = gr.Image(label="Training", interactive=False, visible=False)
+    curves = gr.Image(label="Training", show_label=False, interactive=False, visible=False, buttons=["download"])
+    with gr.Accordion("The recipe", open=False):
+        recipe = gr.Code(language="yaml", interactive=False, show_label=False)
     gr.Markdown("### Use it from a program\n" + USE)
     for event in (blocks.load, pair.change):
-        event(page.about, pair, [text, curves], api_visibility="private", show_progress="hidden")
+        event(page.about, pair, [text, curves, recipe], api_visibility="private", show_progress="hidden")
 
 
 class OnlyHere:

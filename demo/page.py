@@ -309,9 +309,9 @@ class Page:
 
     # About
 
-    def about(self, label: str) -> tuple[str, Any]:
-        """The models behind a label: recipe, sizes, scores, curves."""
-        texts, picture = [], gr.update(value=None, visible=False)
+    def about(self, label: str) -> tuple[str, Any, str]:
+        """The models behind a label: sizes, scores, curves, recipe."""
+        texts, recipes, picture = [], [], gr.update(value=None, visible=False)
         for folder in self.models[label].folders:
             saved = read(folder)
             evaluation = None
@@ -321,12 +321,13 @@ class Page:
             recipe = saved.recipe.model_copy(
                 update={"data": data.model_copy(update={"path": Path(data.path).name if data.path else None})}
             )
-            texts.append(view.about(folder.resolve().name, dump(recipe).rstrip(), saved.info, evaluation))
+            texts.append(view.about(folder.resolve().name, saved.info, evaluation))
+            recipes.append(dump(recipe))
             if rows := read_metrics(folder):
                 path = self.new("curves.png")
                 plots.curves(rows, path)
                 picture = gr.update(value=str(path), visible=True)
-        return "\n\n".join(texts), picture
+        return "\n\n".join(texts), picture, "\n---\n".join(recipes)
 
     def new(self, name: str) -> Path:
         """A path of this name where nothing is yet."""

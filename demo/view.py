@@ -94,7 +94,7 @@ def worst(found: Sequence[Sentence]) -> str:
     return f'{head}<ol class="worst" dir="auto">{"".join(rows)}</ol>'
 
 
-def about(name: str, recipe: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:
+def about(name: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:
     """A model, for people to read, in Markdown."""
     parts, data, best = info["parameters"], info["data"], info.get("best")
     lines = [
@@ -110,4 +110,4 @@ def about(name: str, recipe: str, info: Mapping[str, Any], evaluation: Mapping[s
     if evaluation:
         for report in list(evaluation["systems"].values())[:1]:
             lines += [f"- {one['name']} {one['value']:.2f} (`{one['signature']}`)" for one in report["scores"]]
-    return "\n\n".join(lines) + f"\n\n```yaml\n{recipe}\n```"
+    return "\n\n".join(lines)
