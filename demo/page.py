@@ -66,10 +66,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Work:
-    """A text under work: its translated sentences, the rest to come, the way back to the whole, and what is looked at.
-
-    `chosen` is the number of a sentence, `word` the place of its first changed piece.
-    """
+    """A text under work: the sentences translated so far, which of them is looked at, and what else may stand there."""
 
     model: Model
     document: Document
@@ -144,7 +141,10 @@ class Page:
 
     def __init__(self, models: Sequence[Model], folder: Path, scratch: Path) -> None:
         """`folder`: of the corrections. `scratch`: for pictures and files to download."""
-        self.models = {model.label: model for model in models}
+        self.models: dict[str, Model] = {}
+        for model in models:
+            again = sum(label.startswith(model.label) for label in self.models)
+            self.models[f"{model.label} ({again + 1})" if again else model.label] = model
         self.folder = folder
         self.scratch = scratch
 
