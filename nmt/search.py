@@ -71,6 +71,7 @@ class Request:
     longest: int
     shortest: int = 0
     prefix: Sequence[int] = ()
+    after: Sequence[int] = ()  # what may follow the prefix at once; all may if it is empty
     source: Sequence[int] = ()  # seeds sampling, so that a sentence is sampled the same in any batch
 
 
@@ -146,14 +147,11 @@ class _Search(Generic[S]):
     def constrain(self, log_probs: Tensor, never: Sequence[int]) -> Tensor:
         """(N, V) with what may not come next at minus infinity. A prefix may have what is never written."""
         position, width = len(self.records), self.total.size(1)
-        forced: list[tuple[slice, int, Tensor]] = []
+        forced: list[tuple[slice, list[int], Tensor]] = []
         for place, number in enumerate(self.open):
             request = self.requests[number]
             rows = slice(place * width, (place + 1) * width)
-            only = self.eos if position >= request.longest else None
-            if position < len(request.prefix):
-                only = request.prefix[position]
-            if only is not None:
+            if only := self._only(request, position):
                 forced.append((rows, only, log_probs[rows, only].clone()))
             elif position < request.shortest:
                 log_probs[rows, self.eos] = -torch.inf
@@ -162,6 +160,14 @@ class _Search(Generic[S]):
             log_probs[rows] = -torch.inf
             log_probs[rows, only] = kept
         return log_probs
+
+    def _only(self, request: Request, position: int) -> list[int]:
+        """The pieces that a source is bound to at a position; none where it is free."""
+        if position < len(request.prefix):
+            return [request.prefix[position]]
+        if position >= request.longest:
+            return [self.eos]
+        return list(request.after) if position == len(request.prefix) else []
 
     def advance(self, log_probs: Tensor) -> Tensor:
         """Choose the next pieces, move the state to them, drop what is done; the pieces (N',) to go on with."""

@@ -163,6 +163,23 @@ class Tokenizer:
         """The text of each list of ids; special pieces leave no trace."""
         return [self._model.decode([i for i in line if i > EOS]) for line in ids]
 
+    def beginning(self, text: str) -> tuple[list[int], list[int]]:
+        """The ids of a text that may end within a word, and those one of which has to follow; none if any may.
+
+        The last piece is left to what follows, since it may turn out longer: `fäh` goes on as `fährt`. After a space
+        a word has to begin.
+        """
+        (ids,) = self.encode([text])
+        if ids and text[-1].isspace():
+            return ids, self._longer(SPACE)
+        if not ids or ids[-1] == UNK or self._model.is_byte(ids[-1]):
+            return ids, []
+        return ids[:-1], self._longer(self._model.id_to_piece(ids[-1]))
+
+    def _longer(self, start: str) -> list[int]:
+        """The pieces that begin so."""
+        return [i for piece, i in self._ids.items() if i > UNK and piece.startswith(start)]
+
     def ids(self, pieces: Sequence[str]) -> list[int]:
         """The ids of pieces as `pieces` writes them. Raises CallError for one that the model does not have."""
         for piece in pieces:

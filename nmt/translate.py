@@ -99,7 +99,8 @@ class _Part:
 
     line: int
     ids: tuple[list[int], ...]  # for each member
-    prefix: list[int]
+    prefix: list[int] = field(default_factory=list)
+    after: list[int] = field(default_factory=list)  # what may follow the prefix; any if empty
 
 
 class Translator:
@@ -149,9 +150,9 @@ class Translator:
     ) -> list[Translation]:
         """Translate each line; an empty line stays empty.
 
-        `prefixes` are how the translations must begin. With `nbest` above 1 each translation carries the others as
-        `alternatives`. A line longer than `settings.max_source` pieces is translated in parts, and `warn` is told
-        its number, counted from `first_line`.
+        `prefixes` are how the translations must begin; one may end within a word. With `nbest` above 1 each translation
+        carries the others as `alternatives`. A line longer than `settings.max_source` pieces is translated in parts,
+        and `warn` is told its number, counted from `first_line`.
         """
         settings = settings or self.settings
         _check(lines, nbest, prefixes, settings)
@@ -241,7 +242,7 @@ class Translator:
         first_line: int,
     ) -> list[_Part]:
         encoded = [member.source.encode(lines) for member in self.members]
-        begun = self._begun(prefixes) if prefixes is not None else [[] for _ in lines]
+        begun = self._begun(prefixes) if prefixes is not None else [([], [])] * len(lines)
         parts = []
         for number, line in enumerate(lines):
             ids = tuple(texts[number] for texts in encoded)
@@ -249,7 +250,7 @@ class Translator:
                 continue
             pieces = max(map(len, ids))
             if pieces <= settings.max_source:
-                parts.append(_Part(number, ids, begun[number]))
+                parts.append(_Part(number, ids, *begun[number]))
                 continue
             texts = [text for text in _cut(line, self.members[0].source, settings.max_source) if text.strip()]
             warn(
@@ -257,16 +258,16 @@ class Translator:
                 f"translated in {len(texts)} parts"
             )
             again = zip(*(member.source.encode(texts) for member in self.members), strict=True)
-            prefix = begun[number]
+            start: tuple[list[int], ...] = begun[number]
             for ids in filter(all, again):
-                parts.append(_Part(number, ids, prefix))
-                prefix = []
+                parts.append(_Part(number, ids, *start))
+                start = ()
         return parts
 
-    def _begun(self, prefixes: Sequence[str]) -> list[list[int]]:
-        """The pieces that translations must begin with."""
-        begun = self.members[0].target.encode(prefixes)
-        for prefix, ids in zip(prefixes, begun, strict=True):
+    def _begun(self, prefixes: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """The pieces that translations must begin with, and those that may follow at once."""
+        begun = [self.members[0].target.beginning(prefix) for prefix in prefixes]
+        for prefix, (ids, _) in zip(prefixes, begun, strict=True):
             if UNK in ids:
                 raise CallError(f"the prefix '{prefix}' has characters that this model cannot write")
         return begun
@@ -277,6 +278,7 @@ class Translator:
                 longest=max(int(settings.max_ratio * len(part.ids[0])) + settings.max_extra, len(part.prefix) + 1),
                 shortest=int(settings.min_ratio * len(part.ids[0])),
                 prefix=part.prefix,
+                after=part.after,
                 source=part.ids[0],
             )
             for part in parts

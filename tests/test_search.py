@@ -290,6 +290,16 @@ def test_a_prefix_is_forced_and_scored(method: str, prefix: tuple[int, ...]) -> 
             assert one.log_probs == pytest.approx(log_p(source, one.ids), rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
+@pytest.mark.parametrize("prefix", [(), (3,), (5, 4)])
+def test_what_may_follow_a_prefix_follows_it(method: str, prefix: tuple[int, ...]) -> None:
+    for hypotheses in find(Options(method, 4, 3), longest=6, prefix=prefix, after=(4, 5)):
+        assert hypotheses
+        for one in hypotheses:
+            assert tuple(one.ids[: len(prefix)]) == prefix
+            assert one.ids[len(prefix)] in (4, 5)
+
+
 def test_a_prefix_goes_on_as_if_it_had_been_found() -> None:
     for source, (one,) in zip(SOURCES, find(Options("greedy"), longest=6, prefix=(4, 4)), strict=True):
         ids = [4, 4]

@@ -177,6 +177,17 @@ def test_a_prefix_begins_the_translation(prefix: str, translator: Translator) ->
             assert one.text == free[number].text
 
 
+def test_a_translation_goes_on_from_any_of_its_beginnings(translator: Translator) -> None:
+    """Within a word too, whose pieces are not known then; and after a space a new word begins."""
+    line = LINES[1]
+    text = translator.translate([line])[0].text
+    begun = [text[:end] for end in range(len(text) + 1)]
+    for prefix, one in zip(begun, translator.translate([line] * len(begun), prefixes=begun), strict=True):
+        assert one.text.startswith(prefix.rstrip())
+        if prefix.endswith(" "):
+            assert one.text.startswith(prefix)
+
+
 def test_a_prefix_that_the_model_cannot_write(attention: Translator) -> None:
     with pytest.raises(CallError, match="the prefix '🐙 hund' has characters that this model cannot write"):
         attention.translate(["kala"], prefixes=["🐙 hund"])
