@@ -133,7 +133,7 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         event(
             page.translate,
             asked,
-            [target, words, work],
+            [target, words, work, others],
             concurrency_limit=AT_ONCE,
             show_progress="hidden",
             api_visibility="private",

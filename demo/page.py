@@ -35,6 +35,7 @@ from . import view
 
 LONGEST = 20_000  # letters of a text
 PATIENCE = 600.0  # seconds until an answer is given up
+NOTHING = gr.update(choices=[], value=None, visible=False)  # to choose from
 
 
 @dataclass(frozen=True)
@@ -174,27 +175,27 @@ class Page:
 
     def translate(
         self, text: str, label: str, beam: int, length: float, nbest: int, sampling: bool, temperature: float
-    ) -> Iterator[tuple[str, str, Work | None]]:
+    ) -> Iterator[tuple[str, str, Work | None, Any]]:
         """Translate a text, sentence by sentence."""
         model = self.models[label]
         with told():
             work = Work(model, document.from_text(limited(text), model.languages[0]))
             if not work.document.sentences:
-                yield "", view.sentences([], model.languages, 0), None
+                yield "", view.sentences([], model.languages, 0), None, NOTHING
                 return
             search = settings(model, beam, length, sampling, temperature)
             asked = model.service.translate(work.document.sentences, int(nbest), None, True, search)
-            yield "", work.shown(), None
+            yield "", work.shown(), None, NOTHING
             for translation in answers(asked):
                 work = replace(work, done=(*work.done, translation))
-                yield work.text, work.shown(), work
+                yield work.text, work.shown(), work, NOTHING
 
     # See why, work with it
 
     def chosen(self, work: Work | None) -> tuple[Any, ...]:
         """The chosen sentence: its source, its translation, the n best, the picture of its attention."""
         if work is None or work.chosen >= len(work.done):
-            return "", "", gr.update(choices=[], value=None, visible=False), gr.update(value=None, visible=False)
+            return "", "", NOTHING, gr.update(value=None, visible=False)
         found = [work.translation, *work.translation.alternatives]
         best = [(f"{one.text}   ({one.score:.2f})", place) for place, one in enumerate(found)]
         return (
@@ -212,16 +213,15 @@ class Page:
         plots.attention(source, target, translation.attention.numpy(), path)
         return gr.update(value=str(path), visible=True)
 
-    def pressed(self, work: Work | None, event: gr.EventData) -> tuple[Work | None, str, Any]:
+    def pressed(self, work: Work | None, event: gr.EventData) -> tuple[Work | None, Any, Any]:
         """A sentence was chosen, or a word of it: what else could stand there."""
         place, word = event._data.get("sentence"), event._data.get("word")
-        nothing = gr.update(choices=[], value=None, visible=False)
         if work is None or not isinstance(place, int) or not 0 <= place < len(work.done):
-            return work, "", nothing
+            return work, gr.update(), NOTHING
         work = replace(work, chosen=place, others=())
         words = explain(work.translation).target
         if not isinstance(word, int) or not 0 <= word < len(words):
-            return work, work.shown(), nothing
+            return work, work.shown(), NOTHING
         with told():
             before = work.translation.tokens[: words[word].first]
             others = work.model.service.alternatives(work.source, before).result(PATIENCE)
@@ -233,7 +233,7 @@ class Page:
         """One of the alternatives at a word was taken."""
         if work is None or number is None or not 0 <= number < len(work.others):
             return work, gr.update(), gr.update()
-        work = work.corrected(work.others[number].translation)
+        work = replace(work.corrected(work.others[number].translation), others=work.others)  # to choose again
         return work, work.text, work.shown()
 
     def ranked(self, work: Work | None, number: int | None) -> tuple[Any, ...]:

@@ -57,7 +57,7 @@ def page(models: list[Any], tmp_path: Path) -> Any:
 
 def translated(page: Any, text: str, label: str = FIRST, nbest: int = 1) -> Any:
     """The work that is left when a text was translated."""
-    *_, (whole, _, work) = page.translate(text, label, 3, 1.0, nbest, False, 1.0)
+    *_, (whole, _, work, _) = page.translate(text, label, 3, 1.0, nbest, False, 1.0)
     assert work is None or whole == work.text
     return work
 
@@ -76,9 +76,9 @@ def words_of(html: str) -> list[str]:
 def test_the_translation_appears_sentence_by_sentence_and_keeps_its_lines(page: Any, toy: Toy) -> None:
     text = f"{LINES[0]}. {LINES[1]}.\n\n  {LINES[2]}"
     steps = list(page.translate(text, FIRST, 3, 1.0, 1, False, 1.0))
-    assert [html.count('class="sentence') for _, html, _ in steps] == [0, 1, 2, 3]
+    assert [html.count('class="sentence') for _, html, *_ in steps] == [0, 1, 2, 3]
     assert "3 more to translate" in steps[0][1]
-    whole, html, work = steps[-1]
+    whole, html, work, _ = steps[-1]
     alone = Translator.load(toy.attention, threads=1).translate([f"{LINES[0]}.", f"{LINES[1]}.", LINES[2]])
     assert whole == f"{alone[0].text} {alone[1].text}\n\n  {alone[2].text}"
     assert "".join(words_of(html)) == "".join(one.text.replace(" ", "") for one in alone)
@@ -160,7 +160,8 @@ def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
     assert work.translation.text == wanted
     assert whole == work.text
     assert whole.endswith(wanted)
-    assert page.replaced(work, 2)[0] is work, "they are gone when one was taken"
+    assert page.replaced(work, 1)[0].translation.text == work.others[1].translation.text, "one may choose again"
+    assert page.replaced(work, 99)[0] is work
 
 
 @pytest.mark.parametrize(("sentence", "word"), [(0, None), (0, 99), (9, 0), (None, None), ("x", 0), (0, "0"), (-1, 0)])
