@@ -228,7 +228,8 @@ def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> No
 def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
     source, reference = toy.corpus / "test.en", toy.corpus / "test.de"
     table, picture, worst = page.evaluate(str(source), str(reference), FIRST, gr.Progress())
-    expected = call("evaluate", toy.attention, "--source", source, "--reference", reference).out
+    folder = shutil.copytree(toy.attention, tmp_path / "run")  # to write to
+    expected = call("evaluate", folder, "--source", source, "--reference", reference).out
     bleu = re.search(r"^BLEU ([\d.]+)", expected, re.MULTILINE)
     assert bleu is not None
     assert f"| BLEU | **{bleu[1]}** |" in table

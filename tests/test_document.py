@@ -51,7 +51,7 @@ def test_a_translation_for_each_sentence() -> None:
 def test_a_table_gets_a_column() -> None:
     found = read("a.tsv", b"One. Two.\tnote\n\nThree\tx\ty\n", "en")
     assert found.sentences == ["One.", "Two.", "Three"]
-    assert upper(found) == "One. Two.\tnote\tONE. TWO.\n\nThree\tx\ty\tTHREE"
+    assert upper(found) == "One. Two.\tnote\tONE. TWO.\n\nThree\tx\ty\tTHREE\n"
 
 
 @pytest.mark.parametrize("kind", [".srt", ".vtt"])
