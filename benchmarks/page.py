@@ -55,7 +55,7 @@ def serve_idle(run: str) -> None:
     Translator.translate = Idle.translate  # type: ignore[method-assign]
     from nmt.serve import serve
 
-    serve([run], Path("corrections"), "127.0.0.1", None, None, False)
+    serve([run], [], Path("corrections"), "127.0.0.1", None, None, False)
 
 
 def ask(address: str, lines: Sequence[str], clients: int) -> tuple[list[str], float, list[float]]:

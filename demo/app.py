@@ -214,14 +214,15 @@ class OnlyHere:
 
 def serve(
     folders: Sequence[str],
+    changes: Sequence[str],
     corrections: Path,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    credentials: Sequence[tuple[str, str]] = (),
-    share: bool = False,
+    host: str,
+    port: int | None,
+    credentials: Sequence[tuple[str, str]],
+    share: bool,
 ) -> None:
     """Load the models and serve the page until it is stopped."""
-    models = [Model.load(folder) for folder in folders]
+    models = [Model.load(folder, changes) for folder in folders]
     with tempfile.TemporaryDirectory(prefix="nmt-") as scratch:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch) / "uploads")
         blocks = build(Page(models, corrections, Path(scratch)))

@@ -47,9 +47,11 @@ class Model:
     service: Service
 
     @classmethod
-    def load(cls, folders: str) -> Model:
+    def load(cls, folders: str, changes: Sequence[str] = ()) -> Model:
+        """`folders`: one or `runs/a+runs/b`. `changes`: `search.x=y`."""
         paths = split(folders)
-        return cls(" + ".join(path.resolve().name for path in paths), paths, Service(Translator.load(folders)))
+        translator = Translator.load(folders).adjusted(changes)
+        return cls(" + ".join(path.resolve().name for path in paths), paths, Service(translator))
 
     @property
     def languages(self) -> tuple[str, str]:

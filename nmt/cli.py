@@ -167,6 +167,8 @@ def demo(
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="A free one from 7860 on if not given.")] = None,
     auth: Annotated[Path | None, typer.Option(help="File with a line user:password for each user.")] = None,
     share: Annotated[bool, typer.Option("--share", help="Also at a public address, through gradio.live.")] = False,
+    beam: Beam = None,
+    changes: Set = [],  # noqa: B006
 ) -> None:
     """Open a page to translate in, in the browser.
 
@@ -174,7 +176,7 @@ def demo(
     """
     from nmt.serve import serve
 
-    serve(systems, corrections, host, port, auth, share)
+    serve(systems, _search(beam, changes), corrections, host, port, auth, share)
 
 
 @app.command()

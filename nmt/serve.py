@@ -16,15 +16,24 @@ LOGINS = "NMT_DEMO_AUTH"  # environment variable with `user:password` lines
 
 
 def serve(
-    folders: Sequence[str], corrections: Path, host: str, port: int | None, logins: Path | None, share: bool
+    folders: Sequence[str],
+    changes: Sequence[str],
+    corrections: Path,
+    host: str,
+    port: int | None,
+    logins: Path | None,
+    share: bool,
 ) -> None:
-    """Open the page for these models until it is stopped. Raises CallError, CheckpointError."""
+    """Open the page for these models until it is stopped; `changes` are of their search.
+
+    Raises CallError, RecipeError, CheckpointError.
+    """
     if not folders:
         raise CallError("nothing to open: name a model folder, for instance `nmt demo runs/starter-en-de`")
     credentials = read_logins(logins)
     if share and not credentials:
         raise CallError(f"--share opens the page to the world: set logins with --auth FILE or ${LOGINS} as well")
-    page().serve(folders, corrections, host, port, credentials, share)
+    page().serve(folders, changes, corrections, host, port, credentials, share)
 
 
 def page() -> ModuleType:

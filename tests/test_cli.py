@@ -40,7 +40,7 @@ VERBS = {
     ),
     "translate": (["system"], {"--input", "--output", "--format", "--nbest", "--beam", "--set"}),
     "score": (["system", "source", "target"], {"--nbest"}),
-    "demo": (["systems"], {"--corrections", "--host", "--port", "--auth", "--share"}),
+    "demo": (["systems"], {"--corrections", "--host", "--port", "--auth", "--share", "--beam", "--set"}),
     "data": (["recipe"], {"--set"}),
     "info": (["subject"], {"--set"}),
 }

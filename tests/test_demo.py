@@ -340,6 +340,7 @@ def test_logins_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch:
         (["x", "--auth", "nowhere"], 2, "--auth nowhere: cannot be read"),
         (["x", "--auth", "empty"], 2, "--auth empty: empty"),
         (["x", "--port", "99999"], 2, "65535"),
+        (["x", "--set", "model.cell=gru"], 2, "only search.* can be changed"),
     ],
 )
 def test_what_cannot_be_opened(
