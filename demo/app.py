@@ -156,8 +156,8 @@ def _files(page: Page, pair: gr.Dropdown) -> None:
         f"up to {LARGEST.upper()}. Order, empty lines and times stay as they are."
     )
     with gr.Row():
-        given = gr.File(label="File to translate", file_types=[".txt", ".tsv", ".srt", ".vtt"])
-        done = gr.File(label="Translation to download", interactive=False)
+        given = gr.File(label="File to translate", file_types=[".txt", ".tsv", ".srt", ".vtt"], elem_id="upload")
+        done = gr.File(label="Translation to download", interactive=False, elem_id="download")
     go = gr.Button("Translate the file", variant="primary")
     go.click(page.file, [given, pair], done, concurrency_limit=4, api_visibility="private")
 
@@ -168,11 +168,11 @@ def _evaluate(page: Page, pair: gr.Dropdown) -> None:
         "its translations are compared with theirs."
     )
     with gr.Row():
-        source = gr.File(label="Source lines", file_types=["text"])
-        reference = gr.File(label="Reference lines", file_types=["text"])
+        source = gr.File(label="Source lines", elem_id="evaluate-source")
+        reference = gr.File(label="Reference lines", elem_id="evaluate-reference")
     go = gr.Button("Evaluate", variant="primary")
-    scores = gr.Markdown()
-    picture = gr.Image(label="BLEU by sentence length", interactive=False, buttons=["download"])
+    scores = gr.Markdown(elem_id="scores")
+    picture = gr.Image(label="BLEU by sentence length", interactive=False, buttons=["download"], elem_id="by-length")
     worst = gr.HTML()
     go.click(
         page.evaluate,

@@ -315,8 +315,12 @@ class Page:
         """The models behind a label: sizes, scores, curves, recipe."""
         texts, recipes, picture = [], [], gr.update(value=None, visible=False)
         for folder in self.models[label].folders:
-            saved = read(folder)
             evaluation = None
+            try:
+                saved = read(folder)
+            except CheckpointError:
+                texts.append(f"{folder.name}: its files are gone or changed since it was loaded. It still translates.")
+                continue
             with contextlib.suppress(CheckpointError):
                 evaluation = read_json(folder / "evaluation.json")
             data = saved.recipe.data
@@ -354,7 +358,7 @@ class Page:
         for model in self.models.values():
             if pair in ("", "-".join(model.languages), model.name):
                 return model
-        known = ", ".join("-".join(model.languages) for model in self.models.values())
+        known = ", ".join(dict.fromkeys("-".join(model.languages) for model in self.models.values()))
         raise DataError(f"no model for '{pair}': there are {known}")
 
 

@@ -187,6 +187,10 @@ class Tokenizer:
                 raise CallError(f"this model has no piece '{piece}'")
         return [self._ids[piece] for piece in pieces]
 
+    def split(self, line: str) -> list[str]:
+        """The pieces of a line as written in the model, unknown characters as they stand."""
+        return self._model.encode(line, out_type=str)  # type: ignore[no-any-return]
+
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, a leading `▁` standing for a space."""
         return [self._model.id_to_piece(i) for i in ids]

@@ -98,6 +98,7 @@ class _Part:
     """A stretch of a line that is searched for at once."""
 
     line: int
+    text: str
     ids: tuple[list[int], ...]  # for each member
     prefix: list[int] = field(default_factory=list)
     after: list[int] = field(default_factory=list)  # what may follow the prefix; any if empty
@@ -211,8 +212,8 @@ class Translator:
         sources = tuple(member.source.encode([line])[0] for member in self.members)
         if not 0 < len(sources[0]) <= self.settings.max_source:
             raise CallError(f"the line has {len(sources[0])} pieces: give one of 1 to {self.settings.max_source}")
-        likely = self._next(_Part(0, sources, prefix), count)
-        parts = [_Part(0, sources, [*prefix, piece]) for piece, _ in likely]
+        likely = self._next(_Part(0, line, sources, prefix), count)
+        parts = [_Part(0, line, sources, [*prefix, piece]) for piece, _ in likely]
         greedy = self.settings.model_copy(update={"method": "greedy"})
         found = self._search(parts, 1, True, greedy)
         return [
@@ -250,7 +251,7 @@ class Translator:
                 continue
             pieces = max(map(len, ids))
             if pieces <= settings.max_source:
-                parts.append(_Part(number, ids, *begun[number]))
+                parts.append(_Part(number, line, ids, *begun[number]))
                 continue
             texts = [text for text in _cut(line, self.members[0].source, settings.max_source) if text.strip()]
             warn(
@@ -259,9 +260,10 @@ class Translator:
             )
             again = zip(*(member.source.encode(texts) for member in self.members), strict=True)
             start: tuple[list[int], ...] = begun[number]
-            for ids in filter(all, again):
-                parts.append(_Part(number, ids, *start))
-                start = ()
+            for text, ids in zip(texts, again, strict=True):
+                if all(ids):
+                    parts.append(_Part(number, text, ids, *start))
+                    start = ()
         return parts
 
     def _begun(self, prefixes: Sequence[str]) -> list[tuple[list[int], list[int]]]:
@@ -325,14 +327,14 @@ class Translator:
         texts = target.decode([hypothesis.ids for hypothesis in chosen])
         looks = [hypothesis.attention for hypothesis in chosen]
         ids = [i for hypothesis in chosen for i in hypothesis.ids]
-        words = [i for part, _ in pairs for i in part.ids[0]]
+        words = [piece for part, _ in pairs for piece in source.split(part.text)]
         attention = looks[0][:, : len(words) + 1] if len(looks) == 1 and looks[0] is not None else None
         return Translation(
             " ".join(texts).translate(_BREAKS),
             sum(hypothesis.score for hypothesis in chosen) / len(chosen),
             target.pieces(ids),
             [value for hypothesis in chosen for value in hypothesis.log_probs],
-            source.pieces(words),
+            words,
             attention,
         )
 

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from toy import Toy, call, pairs, write_recipe
+from toy import Served, Toy, call, pairs
 
 from nmt import serve
 from nmt.errors import CallError
@@ -30,15 +28,6 @@ view = sys.modules["nmt_demo.view"]
 
 LINES = [source for source, _ in pairs(8, seed=9)]
 FIRST, SECOND = "English → German · attention", "English → German · fixed"
-
-
-@pytest.fixture(scope="module")
-def back(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model for the opposite direction, trained for a moment."""
-    folder = tmp_path_factory.mktemp("back")
-    recipe = write_recipe(folder / "back.yaml", toy.corpus, {"data.source": "de", "data.target": "en"})
-    assert call("train", recipe, "--set", "training.epochs=1", "--out", folder / "back").status == 0
-    return folder / "back"
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +232,13 @@ def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
         page.evaluate(str(source), None, FIRST, gr.Progress())
 
 
+def test_about_a_model_whose_folder_vanished(models: list[Any], page: Any, tmp_path: Path) -> None:
+    page.models[FIRST] = replace(models[0], folders=[tmp_path / "gone"])
+    text, _, recipe = page.about(FIRST)
+    assert "gone: its files are gone or changed" in text
+    assert str(tmp_path) not in text + recipe
+
+
 def test_about_a_model_without_paths_of_the_machine(page: Any, toy: Toy) -> None:
     text, picture, recipe = page.about(FIRST)
     assert "parameters: encoder" in text
@@ -255,36 +251,14 @@ def test_about_a_model_without_paths_of_the_machine(page: Any, toy: Toy) -> None
 # -- the server
 
 
-@pytest.fixture(scope="module")
-def server(toy: Toy, back: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page as `nmt demo` opens it; its address."""
-    command = [sys.executable, "-m", "nmt", "demo", str(toy.attention), str(back)]
-    folder = tmp_path_factory.mktemp("server")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stderr is not None
-    said = ""
-    for line in process.stderr:
-        said += line
-        if found := re.search(r"open (http://127\.0\.0\.1:\d+/) in a browser", line):
-            break
-    else:
-        raise AssertionError(said)
-    yield found[1]
-    process.send_signal(signal.SIGINT)
-    with process:
-        assert process.wait(30) == 130
-        assert "Traceback" not in process.stderr.read()
-
-
 def get(url: str) -> Any:
     return urllib.request.urlopen(url, timeout=30)
 
 
-def test_programs_ask_for_translations_and_scores(server: str, toy: Toy) -> None:
+def test_programs_ask_for_translations_and_scores(served: Served, toy: Toy) -> None:
     from gradio_client import Client
 
-    client = Client(server, verbose=False)
+    client = Client(served.address, verbose=False)
     translator = Translator.load(toy.attention, threads=1)
     text = client.predict(LINES[0], "en-de", api_name="/translate")
     assert text == translator.translate(LINES[:1])[0].text
@@ -298,20 +272,20 @@ def test_programs_ask_for_translations_and_scores(server: str, toy: Toy) -> None
     client.close()
 
 
-def test_the_browser_is_kept_from_other_hosts(server: str) -> None:
-    with get(server) as answer:
+def test_the_browser_is_kept_from_other_hosts(served: Served) -> None:
+    with get(served.address) as answer:
         policy = answer.headers["content-security-policy"]
         html = answer.read().decode()
     assert "default-src 'self'" in policy
     assert not re.search(r"https?://(?!127|localhost)[^\"' ]*\.(css|woff2?)", html)
-    with get(server + "config") as answer:
+    with get(served.address + "config") as answer:
         assert json.load(answer)["analytics_enabled"] is False
 
 
-def test_files_of_the_machine_are_not_served(server: str, toy: Toy) -> None:
+def test_files_of_the_machine_are_not_served(served: Served, toy: Toy) -> None:
     for path in ("/etc/passwd", str(toy.attention / "model.json"), str(Path.cwd() / "pyproject.toml")):
         with pytest.raises(urllib.error.HTTPError) as refused:
-            get(f"{server}gradio_api/file={path}")
+            get(f"{served.address}gradio_api/file={path}")
         assert refused.value.code in (403, 404)
         refused.value.close()
 

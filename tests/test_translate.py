@@ -247,8 +247,15 @@ def test_a_translation_is_one_line_whatever_the_model_spells(bytewise: Tokenizer
     member = translate.Member(attention.members[0].model, bytewise, bytewise)
     speller = Translator([member], attention.settings, attention.device, attention.recipe)
     hypothesis = translate.Hypothesis([*ids, newline, zero, *ids], 0.0, [0.0] * 9)
-    joined = speller._joined([(translate._Part(0, (ids,), []), [hypothesis])], 0)
+    joined = speller._joined([(translate._Part(0, "kala", (ids,)), [hypothesis])], 0)
     assert joined.text.split(" ") == ["kala", "", "", "kala"]
+
+
+def test_the_source_is_shown_as_it_stands(translator: Translator) -> None:
+    one = translator.translate(["kala 🐙 puu"], attention=True)[0]
+    assert "".join(one.source_tokens) == "▁kala▁🐙▁puu"
+    if one.attention is not None:
+        assert one.attention.shape == (len(one.tokens) + 1, len(one.source_tokens) + 1)
 
 
 # ---- Several models --------------------------------------------------------------------------------------------------

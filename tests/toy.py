@@ -11,6 +11,8 @@ import io
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -299,6 +301,46 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, toy_cache: Path) -> Path:
 @pytest.fixture(scope="session")
 def recipe(corpus: Path) -> Path:
     return write_recipe(corpus.parent / "toy.yaml", corpus)
+
+
+@pytest.fixture(scope="session")
+def back(corpus: Path) -> Path:
+    """A model for the opposite direction, trained for a moment."""
+    folder = corpus.parent / "runs" / "back"
+    recipe = write_recipe(corpus.parent / "back.yaml", corpus, {"data.source": "de", "data.target": "en"})
+    assert call("train", recipe, "--set", "training.epochs=1", "--out", folder).status == 0
+    return folder
+
+
+@dataclass(frozen=True)
+class Served:
+    """A page as `nmt demo` opens it, over copies of toy models; `folder` is where it runs."""
+
+    address: str
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def served(toy: Toy, back: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    names = {"toy-en-de": toy.attention, "toy-en-de-fixed": toy.fixed, "toy-de-en": back}
+    for name, run in names.items():
+        shutil.copytree(run, folder / name)
+    command = [sys.executable, "-m", "nmt", "demo", *names]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if found := re.search(r"open (http://127\.0\.0\.1:\d+/) in a browser", line):
+                break
+        else:
+            raise AssertionError(said)
+        yield Served(found[1], folder)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert "Traceback" not in process.stderr.read()
 
 
 @pytest.fixture(scope="session")

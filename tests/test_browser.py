@@ -1,0 +1,228 @@
+"""The page in a real browser, as a visitor meets it. Needs Playwright and a Chromium, else all of this is skipped."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy import Served, Toy, pairs
+
+from nmt.translate import Translator
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e .[dev]")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium: apt install chromium, or set $CHROMIUM")
+
+LINES = [source for source, _ in pairs(8, seed=9)]
+FIXED = "English → German · toy-en-de-fixed"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, served: Served, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page as it opens; it must contact no other host and write no error to the console."""
+    width, theme = getattr(request, "param", (1280, "light"))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(30_000)
+    errors: list[str] = []
+    hosts: set[str] = set()
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2]) if request.url[:4] == "http" else None)
+    page.goto(f"{served.address}?__theme={theme}")
+    page.wait_for_selector("#source textarea")
+    yield page
+    page.close()
+    assert not errors
+    assert hosts == {served.address.split("/")[2]}
+
+
+@pytest.fixture(scope="module")
+def translator(toy: Toy) -> Translator:
+    return Translator.load(toy.attention, threads=1)
+
+
+def translate(page: Any, text: str, sentences: int) -> str:
+    """Translate a text of so many sentences; the translation."""
+    page.fill("#source textarea", text)
+    page.click("#go")
+    page.wait_for_function(
+        f"document.querySelectorAll('#words .sentence').length == {sentences}"
+        " && document.querySelector('#correction textarea').value"
+    )
+    return str(page.input_value("#target textarea"))
+
+
+def choose(page: Any, label: str) -> None:
+    page.click("#pair input")
+    page.get_by_role("option", name=label, exact=True).click()
+
+
+def words(page: Any, sentence: int = 0) -> Any:
+    return page.locator("#words .sentence").nth(sentence).locator(".target button")
+
+
+def looked_at(page: Any) -> list[float]:
+    """How much each source word of the first sentence is highlighted."""
+    found: list[float] = page.eval_on_selector_all(
+        "#words .sentence:first-child .source [data-word]",
+        "words => words.map(word => Number(getComputedStyle(word).getPropertyValue('--look') || 0))",
+    )
+    return found
+
+
+def toast(page: Any) -> str:
+    return str(page.locator(".toast-body").first.inner_text())
+
+
+def test_a_text_is_translated_and_keeps_its_lines(page: Any, translator: Translator) -> None:
+    text = translate(page, f"{LINES[0]}\n\n{LINES[1]}", 2)
+    expected = [one.text for one in translator.translate(LINES[:2])]
+    assert text == "\n\n".join(expected)
+    assert [len(words(page, place).all()) for place in (0, 1)] == [len(one.split()) for one in expected]
+
+
+def test_the_direction_is_swapped(page: Any) -> None:
+    text = translate(page, LINES[0], 1)
+    page.get_by_role("button", name="Swap").click()
+    page.wait_for_function("document.querySelector('#source').innerText.includes('German')")
+    assert page.input_value("#source textarea") == text
+    assert "English" in page.inner_text("#target")
+    assert "toy-de-en" in page.input_value("#pair input")
+
+
+def test_pointing_at_a_word_shows_where_the_model_looked(page: Any) -> None:
+    translate(page, LINES[0], 1)
+    assert not any(looked_at(page))
+    words(page).nth(0).hover()
+    first = looked_at(page)
+    assert 0 < sum(first) <= 1.01
+    words(page).nth(1).focus()  # by keyboard it is the same
+    assert sum(looked_at(page)) > 0
+    assert looked_at(page) != first
+    page.locator("#source textarea").hover()
+    page.locator("#source textarea").focus()
+    assert not any(looked_at(page))
+
+
+def test_a_model_without_attention_says_so(page: Any) -> None:
+    choose(page, FIXED)
+    page.wait_for_function("document.body.innerText.includes('has no attention')")
+    translate(page, LINES[0], 1)
+    words(page).nth(0).hover()
+    assert not any(looked_at(page))
+    assert re.fullmatch(r"\d+%", words(page).nth(0).get_attribute("title"))
+
+
+def test_a_pressed_word_can_be_exchanged_by_keyboard(page: Any) -> None:
+    before = translate(page, LINES[0], 1)
+    words(page).nth(1).focus()
+    page.keyboard.press("Enter")
+    others = page.locator("#others input")
+    others.nth(2).wait_for()
+    others.nth(2).check()
+    page.wait_for_function("text => document.querySelector('#target textarea').value != text", arg=before)
+    after = page.input_value("#target textarea")
+    assert after.split()[0] == before.split()[0]
+    page.wait_for_function("text => document.querySelector('#correction textarea').value == text", arg=after)
+
+
+def test_a_beginning_is_completed_from_the_cursor_and_kept(page: Any, served: Served, translator: Translator) -> None:
+    translate(page, LINES[0], 1)
+    begun = translator.translate(LINES[1:2])[0].text.split()[0]
+    page.fill("#correction textarea", f"{begun} XXXX")
+    page.evaluate(
+        "end => { const box = document.querySelector('#correction textarea');"
+        " box.focus(); box.setSelectionRange(end, end); }",
+        len(begun),
+    )
+    page.click("#complete")
+    page.wait_for_function("!document.querySelector('#correction textarea').value.includes('XXXX')")
+    text = page.input_value("#correction textarea")
+    assert text.startswith(begun)
+    assert text == page.input_value("#target textarea")
+    page.click("#accept")
+    assert "Kept in en-de.tsv" in toast(page)
+    head, *rows = (served.folder / "corrections" / "en-de.tsv").read_text().splitlines()
+    assert head == "en\tde\ttime\tmodel"
+    assert rows[-1].split("\t")[:2] == [LINES[0], text]
+    assert rows[-1].split("\t")[3] == "toy-en-de"
+
+
+def test_a_file_is_translated_and_downloaded(page: Any, translator: Translator, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text(f"{LINES[0]}\n\n{LINES[1]}\n")
+    page.get_by_role("tab", name="Files").click()
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "mine.txt")
+    page.wait_for_function("document.querySelector('#upload').innerText.includes('mine')")
+    page.get_by_role("button", name="Translate the file").click()
+    link = page.locator("#download a").first
+    with page.expect_download() as download:
+        link.click()
+    expected = [one.text for one in translator.translate(LINES[:2])]
+    assert Path(download.value.path()).read_text() == f"{expected[0]}\n\n{expected[1]}\n"
+    assert download.value.suggested_filename == "mine.de.txt"
+
+
+def test_two_files_are_evaluated(page: Any, toy: Toy) -> None:
+    page.get_by_role("tab", name="Evaluate").click()
+    page.locator("#evaluate-source input[type=file]").set_input_files(toy.corpus / "test.en")
+    page.locator("#evaluate-reference input[type=file]").set_input_files(toy.corpus / "test.de")
+    page.wait_for_function("document.querySelector('#evaluate-reference').innerText.includes('test')")
+    page.get_by_role("button", name="Evaluate").click()
+    page.wait_for_function("document.body.innerText.includes('nrefs:1')")
+    assert page.locator("#scores table").inner_text().count("nrefs:1") == 4
+    page.wait_for_selector(".worst li")
+    page.wait_for_function("document.querySelector('#by-length img')?.naturalWidth > 100")
+
+
+def test_a_text_that_is_too_long_is_refused(page: Any) -> None:
+    page.fill("#source textarea", "x" * 20_001)
+    page.click("#go")
+    assert "at most 20,000 are translated at once" in toast(page)
+
+
+def test_an_empty_text_is_no_error(page: Any) -> None:
+    translate(page, LINES[0], 1)
+    page.fill("#source textarea", " \n ")
+    page.click("#go")
+    page.wait_for_function("document.querySelectorAll('#words .sentence').length == 0")
+    assert page.locator(".toast-body").count() == 0
+
+
+def test_code_in_a_text_is_shown_as_text(page: Any) -> None:
+    page.on("dialog", lambda dialog: pytest.fail("code of a visitor ran"))
+    text = "<img src=x onerror=alert(1)> <script>alert(2)</script> ${alert(3)} {{value}}"
+    translate(page, text, 1)
+    assert page.inner_text("#words .source").replace(" ", "") == text.replace(" ", "")
+    assert page.locator("#words img, #words script").count() == 0
+
+
+def test_a_model_whose_folder_vanished_still_translates(page: Any, served: Served) -> None:
+    moved = (served.folder / "toy-en-de").rename(served.folder / "elsewhere")
+    try:
+        page.reload()
+        page.get_by_role("tab", name="About").click()
+        page.wait_for_function("document.body.innerText.includes('gone or changed')")
+        assert str(served.folder) not in page.content()
+        page.get_by_role("tab", name="Translate").click()
+        assert translate(page, LINES[0], 1)
+    finally:
+        moved.rename(served.folder / "toy-en-de")
+
+
+@pytest.mark.parametrize("page", [(360, "light"), (360, "dark")], indirect=True)
+def test_it_fits_a_narrow_window(page: Any) -> None:
+    translate(page, f"{LINES[0]}. {LINES[1]}.", 2)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
