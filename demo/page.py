@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -50,7 +51,8 @@ class Model:
     def load(cls, folders: str, changes: Sequence[str] = ()) -> Model:
         """`folders`: one or `runs/a+runs/b`. `changes`: `search.x=y`."""
         paths = split(folders)
-        translator = Translator.load(folders).adjusted(changes)
+        spared = max(1, (os.cpu_count() or 1) - 1)  # a core for the server
+        translator = Translator.load(folders, threads=spared).adjusted(changes)
         return cls(" + ".join(path.resolve().name for path in paths), paths, Service(translator))
 
     @property
