@@ -19,6 +19,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium: apt install chromium, or set $CHROMIUM")
 
 LINES = [source for source, _ in pairs(8, seed=9)]
+FIRST = "English → German · toy-en-de"
 FIXED = "English → German · toy-en-de-fixed"
 
 
@@ -212,7 +213,10 @@ def test_code_in_a_text_is_shown_as_text(page: Any) -> None:
 def test_a_model_whose_folder_vanished_still_translates(page: Any, served: Served) -> None:
     moved = (served.folder / "toy-en-de").rename(served.folder / "elsewhere")
     try:
-        page.reload()
+        choose(page, FIXED)
+        page.wait_for_function("document.body.innerText.includes('has no attention')")
+        choose(page, FIRST)
+        page.wait_for_function("!document.body.innerText.includes('has no attention')")
         page.get_by_role("tab", name="About").click()
         page.wait_for_function("document.body.innerText.includes('gone or changed')")
         assert str(served.folder) not in page.content()
