@@ -12,37 +12,20 @@ from __future__ import annotations
 import argparse
 import re
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import local
 
 from gradio_client import Client
+from served import served
 
 from nmt import Translator
 from nmt.formats import read_lines
 from nmt.translate import Translation
 
 SENTENCES, CLIENTS = 320, 16
-
-
-@contextmanager
-def server(run: str, idle: bool) -> Iterator[tuple[str, int]]:
-    """The address and the process number of a page over a run; `idle`: with a model that does nothing."""
-    command = (
-        [sys.executable, __file__, run, "-", "--serve-idle"] if idle else [sys.executable, "-m", "nmt", "demo", run]
-    )
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        address = next(found[1] for line in process.stderr if (found := re.search(r"open (http://\S+) in", line)))
-        try:
-            yield address, process.pid
-        finally:
-            process.terminate()
 
 
 def serve_idle(run: str) -> None:
@@ -93,7 +76,7 @@ def memory(process: int) -> float:
 def soak(run: str, lines: Sequence[str], requests: int) -> None:
     """Memory after the first tenth of the requests and at the end."""
     mixed = [" ".join(lines[n % len(lines)] for n in range(start, start + 1 + start % 4)) for start in range(requests)]
-    with server(run, idle=False) as (address, process):
+    with served("-m", "nmt", "demo", run) as (address, process):
         ask(address, mixed[: requests // 10], CLIENTS)
         before = memory(process)
         ask(address, mixed[requests // 10 :], CLIENTS)
@@ -121,8 +104,12 @@ def compare(run: str, lines: Sequence[str]) -> None:
     """The table, and how many answers differ."""
     answers: dict[int, list[str]] = {}
     print("| server | sentences/s | median ms | 95 % ms |\n|---|--:|--:|--:|")
-    for name, idle in (("a model that does nothing", True), (Path(run).name, False)):
-        with server(run, idle) as (address, _):
+    pages = {
+        "a model that does nothing": (__file__, run, "-", "--serve-idle"),
+        Path(run).name: ("-m", "nmt", "demo", run),
+    }
+    for name, command in pages.items():
+        with served(*command) as (address, _):
             for clients in (1, CLIENTS):
                 answers[clients], rate, latencies = ask(address, lines, clients)
                 print(row(f"{name}, {clients} client{'s' * (clients > 1)}", rate, latencies), flush=True)

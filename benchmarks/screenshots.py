@@ -3,7 +3,7 @@
     pip install playwright        # and a Chromium; $CHROMIUM names it if playwright has none of its own
     python benchmarks/screenshots.py runs/multi30k-en-de --out docs
 
-Writes `page.png` (the translated text with a word pointed at), which the README shows, and with --all every tab. Fails
+Writes `page.png` (the translated text with a word pointed at), for the README, and with --all every tab. Fails
 if the page is wider than the window, an error reaches the browser's console, or another host is contacted.
 """
 
@@ -11,28 +11,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
+from served import served
 
 TEXT = "Two young men are playing football in the park. A woman in a red dress is reading a book on a bench."
 TABS = ("Files", "Evaluate", "About")
-
-
-@contextmanager
-def server(run: str) -> Iterator[str]:
-    """The address of a page over a run."""
-    with subprocess.Popen([sys.executable, "-m", "nmt", "demo", run], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            yield next(found[1] for line in process.stderr if (found := re.search(r"open (http://\S+) in", line)))
-        finally:
-            process.terminate()
 
 
 def translate(page: Page, text: str) -> None:
@@ -90,7 +76,7 @@ def main() -> None:
     if given.all:
         views = [(theme, width, f"page-{theme}-{width}") for theme in ("light", "dark") for width in (1280, 360)]
     wrong: list[str] = []
-    with server(given.run) as address, sync_playwright() as play:
+    with served("-m", "nmt", "demo", given.run) as (address, _), sync_playwright() as play:
         browser = play.chromium.launch(executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox"])
         for theme, width, name in views:
             page = browser.new_page(viewport={"width": width, "height": 800})

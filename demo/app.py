@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: people translate private text
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -18,7 +19,9 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nmt.document import SUFFIXES
 from nmt.progress import say
+from nmt.recipe import Search
 
 from . import view
 from .page import Model, Page
@@ -37,6 +40,7 @@ CURSOR = """(work, text) => {
   const box = document.querySelector("#correction textarea");
   return [work, box ? text.slice(0, box.selectionStart) : text];
 }"""
+QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": AT_ONCE}
 USE = """
 ```python
 from gradio_client import Client
@@ -76,7 +80,6 @@ def build(page: Page) -> gr.Blocks:
 def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
     model = next(iter(page.models.values()))
     source_language, target_language = map(view.language, model.languages)
-    search = model.service.translator.settings
     work = gr.State()
     with gr.Row():
         source = gr.Textbox(
@@ -86,6 +89,38 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
             label=target_language, lines=6, max_lines=16, interactive=False, buttons=["copy"], elem_id="target"
         )
     go = gr.Button("Translate", variant="primary", elem_id="go")
+    beam, length, *_ = options = _options(model.service.translator.settings)
+    gr.Markdown("## Word by word")
+    legend = gr.HTML(view.legend(model.attends))
+    words = gr.HTML(
+        view.sentences([], model.languages, 0),
+        elem_classes="words",
+        elem_id="words",
+        js_on_load=(HERE / "words.js").read_text(encoding="utf-8"),
+    )
+    others = gr.Radio([], label="Instead of", visible=False, elem_id="others", elem_classes="choices")
+    detail, complete, accept = _correct()
+    _, correction, best, _ = detail
+
+    shown = [work, target, words]
+    for event in (go.click, source.submit):
+        event(page.translate, [source, pair, *options], [target, words, work, others], **QUIET).then(
+            page.chosen, work, detail, **QUIET
+        )
+    pair.change(page.picked, pair, [source, target, swap, legend, beam, length], **QUIET)
+    swap.click(page.swap, [pair, source, target], [pair, source, target], **QUIET)
+    accept.click(page.accept, [work, correction], None, **QUIET)
+    for change in (
+        words.click(page.pressed, work, [work, words, others], **QUIET),
+        others.input(page.replaced, [work, others], shown, **QUIET),
+        best.input(page.ranked, [work, best], shown, **QUIET),
+        complete.click(page.complete, [work, correction], shown, js=CURSOR, **QUIET),
+    ):
+        change.then(page.chosen, work, detail, **QUIET)
+
+
+def _options(search: Search) -> list[gr.components.Component]:
+    """Beam width, length penalty, alternatives, sampling, temperature; in the order `Page.translate` takes them."""
     with gr.Accordion("Options", open=False):
         with gr.Row():
             beam = gr.Slider(
@@ -103,15 +138,11 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         with gr.Row():
             sampling = gr.Checkbox(label="Sample at random instead of searching for the best")
             temperature = gr.Slider(0.1, 2, value=1, step=0.1, label="Temperature of sampling")
-    gr.Markdown("## Word by word")
-    legend = gr.HTML(view.legend(model.attends))
-    words = gr.HTML(
-        view.sentences([], model.languages, 0),
-        elem_classes="words",
-        elem_id="words",
-        js_on_load=(HERE / "words.js").read_text(encoding="utf-8"),
-    )
-    others = gr.Radio([], label="Instead of", visible=False, elem_id="others", elem_classes="choices")
+    return [beam, length, nbest, sampling, temperature]
+
+
+def _correct() -> tuple[list[gr.components.Component], gr.Button, gr.Button]:
+    """What `Page.chosen` fills in: sentence, correction, n best, picture; and the buttons to complete and to accept."""
     gr.Markdown("## Correct a sentence")
     looked = gr.Textbox(label="Sentence", interactive=False, elem_id="sentence")
     best = gr.Radio([], label="The best translations (score)", visible=False, elem_id="best", elem_classes="choices")
@@ -126,28 +157,7 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         accept = gr.Button("Accept and keep", elem_id="accept")
     with gr.Accordion("Where the model looked, as a picture", open=False):
         picture = gr.Image(show_label=False, interactive=False, visible=False, buttons=["download", "fullscreen"])
-
-    detail = [looked, correction, best, picture]
-    asked = [source, pair, beam, length, nbest, sampling, temperature]
-    for event in (go.click, source.submit):
-        event(
-            page.translate,
-            asked,
-            [target, words, work, others],
-            concurrency_limit=AT_ONCE,
-            show_progress="hidden",
-            api_visibility="private",
-        ).then(page.chosen, work, detail, api_visibility="private")
-    quiet = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": AT_ONCE}
-    pair.change(page.picked, pair, [source, target, swap, legend, beam, length], **quiet)
-    swap.click(page.swap, [pair, source, target], [pair, source, target], **quiet)
-    words.click(page.pressed, work, [work, words, others], **quiet).then(page.chosen, work, detail, **quiet)
-    others.input(page.replaced, [work, others], [work, target, words], **quiet).then(page.chosen, work, detail, **quiet)
-    best.input(page.ranked, [work, best], [work, target, words], **quiet).then(page.chosen, work, detail, **quiet)
-    complete.click(page.complete, [work, correction], [work, target, words], js=CURSOR, **quiet).then(
-        page.chosen, work, detail, **quiet
-    )
-    accept.click(page.accept, [work, correction], None, **quiet)
+    return [looked, correction, best, picture], complete, accept
 
 
 def _files(page: Page, pair: gr.Dropdown) -> None:
@@ -156,7 +166,7 @@ def _files(page: Page, pair: gr.Dropdown) -> None:
         f"up to {LARGEST.upper()}. Order, empty lines and times stay as they are."
     )
     with gr.Row():
-        given = gr.File(label="File to translate", file_types=[".txt", ".tsv", ".srt", ".vtt"], elem_id="upload")
+        given = gr.File(label="File to translate", file_types=list(SUFFIXES), elem_id="upload")
         done = gr.File(label="Translation to download", interactive=False, elem_id="download")
     go = gr.Button("Translate the file", variant="primary")
     go.click(page.file, [given, pair], done, concurrency_limit=4, api_visibility="private")

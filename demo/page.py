@@ -147,9 +147,9 @@ class Page:
     def __init__(self, models: Sequence[Model], folder: Path, scratch: Path) -> None:
         """`folder`: of the corrections. `scratch`: for pictures and files to download."""
         self.models: dict[str, Model] = {}
-        for model in models:
-            again = sum(label.startswith(model.label) for label in self.models)
-            self.models[f"{model.label} ({again + 1})" if again else model.label] = model
+        for place, model in enumerate(models):
+            before = sum(other.label == model.label for other in models[:place])
+            self.models[f"{model.label} ({before + 1})" if before else model.label] = model
         self.folder = folder
         self.scratch = scratch
 

@@ -54,7 +54,7 @@ def _source(place: int, word: Word) -> str:
 def _target(place: int, word: Word, found: Explanation) -> str:
     sure = word.probability if word.probability is not None else 1.0
     band = "sure" if sure >= SURE else "unsure" if sure >= DOUBTFUL else "doubtful"
-    looks = "" if found.attention is None else json.dumps([round(float(a), 3) for a in found.attention[place]])
+    looks = "" if found.attention is None else json.dumps([round(look, 3) for look in found.attention[place].tolist()])
     return (
         f'{" " if word.space else ""}<button type="button" class="{band}" data-word="{place}" data-looks="{looks}" '
         f'title="{sure:.0%}" aria-label="{escape(word.text)}, probability {sure:.0%}">{escape(word.text)}</button>'

@@ -91,13 +91,19 @@ def test_a_text_that_is_too_long_is_refused(page: Any) -> None:
         list(page.translate("x" * 20_001, FIRST, 3, 1.0, 1, False, 1.0))
 
 
-def test_options_reach_the_search(page: Any) -> None:
-    sampled = {
-        list(page.translate(LINES[0], FIRST, 3, 1.0, 5, True, 2.0))[-1][2].translation.text,
-        translated(page, LINES[0]).translation.text,
-    }
+def test_options_reach_the_search(page: Any, toy: Toy) -> None:
     assert len(translated(page, LINES[0], nbest=3).translation.alternatives) == 2
-    assert sampled
+    changes = ["search.method=sample", "search.temperature=2.0", "search.beam=7", "search.length_penalty=0.5"]
+    translator = Translator.load(toy.attention, threads=1).adjusted(changes)
+    assert page_module.settings(page.models[FIRST], 7, 0.5, True, 2.0) == translator.settings
+    work = list(page.translate(LINES[0], FIRST, 7, 0.5, 5, True, 2.0))[-1][2]
+    assert work.translation.text == translator.translate(LINES[:1], nbest=5)[0].text
+
+
+def test_models_of_one_name_are_told_apart(models: list[Any], tmp_path: Path) -> None:
+    longer = replace(models[0], name="attention-longer")
+    page = page_module.Page([longer, models[0], models[0]], tmp_path, tmp_path)
+    assert list(page.models) == [f"{FIRST}-longer", FIRST, f"{FIRST} (2)"]
 
 
 def test_the_pair_can_be_swapped_where_the_opposite_is_loaded(page: Any) -> None:
@@ -318,8 +324,9 @@ def test_logins_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch:
     ],
 )
 def test_what_cannot_be_opened(
-    arguments: list[str], status: int, message: str, tmp_path: Path, toy_cache: Path
+    arguments: list[str], status: int, message: str, tmp_path: Path, toy_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("empty").write_text("")
     result = call("demo", *arguments)
     assert result.status == status
