@@ -17,14 +17,12 @@ Letters: B batch, T steps, L layers, D width, I input width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 CELLS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 _CALLS: dict[str, Callable[..., tuple[Tensor, ...]]] = {"rnn": torch.rnn_tanh, "lstm": torch.lstm, "gru": torch.gru}
-_STEPS: dict[str, Callable[..., Any]] = {"rnn": torch.rnn_tanh_cell, "lstm": torch.lstm_cell, "gru": torch.gru_cell}
 _SHUT = 1e4  # sigmoid(+-1e4) is exactly 1 or 0 in float32, bfloat16 and float16
 
 States = tuple[Tensor, ...]
@@ -95,8 +93,6 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, state: States, real: Tensor | None = None) -> tuple[Tensor, States]:
         """Run over all steps. Where `real` (B, T) is False the state stands still and the output means nothing."""
-        if x.size(1) == 1 and real is None and not torch.is_grad_enabled():
-            return self._step(x, state)
         weights = self.weights()
         if real is not None:
             x = torch.cat([x, (~real).to(x.dtype).unsqueeze(2)], dim=2)  # (B, T, I + 1)
@@ -108,13 +104,6 @@ class Layer(nn.Module):
             last = (real.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, self.hidden)  # (B, 1, D)
             end[0] = out.gather(1, last).transpose(0, 1)  # the tanh cell and the LSTM's h have no gate to hold them
         return out, tuple(end)
-
-    def _step(self, x: Tensor, state: States) -> tuple[Tensor, States]:
-        """A step of decoding. For a single step the fused kernels of a CPU spend most of their time on preparing it."""
-        before = tuple(part[0].to(x.dtype) for part in state)
-        after = _STEPS[self.cell](x[:, 0], before if self.cell == "lstm" else before[0], *self.weights())
-        parts = after if self.cell == "lstm" else (after,)
-        return parts[0].unsqueeze(1), tuple(part.unsqueeze(0) for part in parts)
 
     def _freeze(self, like: Tensor) -> Tensor:
         """The input weights (G·D, 1) of "this step is padding", in the gate order of torch.nn."""

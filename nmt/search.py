@@ -111,11 +111,11 @@ def search(
     `state` is the state before the first piece, one row per request; `never` are ids that are not written. With
     `attention` the hypotheses carry the attention weights.
     """
-    run = _Search(state, requests, options, eos, attention, device)
+    run = _Search(state, requests, options, eos, never, attention, device)
     tokens = torch.full((len(requests),), bos, device=device)
     while run.open:
         log_probs, run.state = step(tokens, run.state)  # (N, V)
-        tokens = run.advance(run.constrain(log_probs, never))
+        tokens = run.advance(run.constrain(log_probs))
     return [sorted(found, key=lambda h: -h.score)[: options.nbest] for found in run.done]
 
 
@@ -128,6 +128,7 @@ class _Search(Generic[S]):
         requests: Sequence[Request],
         options: Options,
         eos: int,
+        never: Sequence[int],
         attention: bool,
         device: torch.device | None,
     ) -> None:
@@ -135,6 +136,10 @@ class _Search(Generic[S]):
         self.requests = requests
         self.options = options
         self.eos = eos
+        self.never = torch.tensor(list(never), dtype=torch.long, device=device)
+        # between these positions every source is free
+        self.begun = max(max(len(one.prefix) + bool(one.after), one.shortest) for one in requests) if requests else 0
+        self.ending = min((one.longest for one in requests), default=0)
         self.attention = attention
         self.open = list(range(len(requests)))  # numbers of the open sources, B
         self.done: list[list[Hypothesis]] = [[] for _ in requests]
@@ -144,9 +149,11 @@ class _Search(Generic[S]):
         self.coverage: Tensor | None = None  # (N, S), attention summed over the steps
         self.generators = [torch.Generator().manual_seed(_seed(options.seed, request)) for request in requests]
 
-    def constrain(self, log_probs: Tensor, never: Sequence[int]) -> Tensor:
+    def constrain(self, log_probs: Tensor) -> Tensor:
         """(N, V) with what may not come next at minus infinity. A prefix may have what is never written."""
         position, width = len(self.records), self.total.size(1)
+        if self.begun <= position < self.ending:
+            return log_probs.index_fill_(1, self.never, -torch.inf)
         forced: list[tuple[slice, list[int], Tensor]] = []
         for place, number in enumerate(self.open):
             request = self.requests[number]
@@ -155,7 +162,7 @@ class _Search(Generic[S]):
                 forced.append((rows, only, log_probs[rows, only].clone()))
             elif position < request.shortest:
                 log_probs[rows, self.eos] = -torch.inf
-        log_probs[:, list(never)] = -torch.inf
+        log_probs.index_fill_(1, self.never, -torch.inf)
         for rows, only, kept in forced:
             log_probs[rows] = -torch.inf
             log_probs[rows, only] = kept
@@ -179,7 +186,8 @@ class _Search(Generic[S]):
         parents, tokens, single = choose(log_probs, weights)
         looks = weights if self.attention else None
         self.records.append(_Record(parents.tolist(), tokens.tolist(), single.tolist(), looks))
-        self.state = self.state.select(parents)
+        if self.options.width > 1:  # else each hypothesis stays where it is
+            self.state = self.state.select(parents)
         return self._drop(tokens)
 
     def _expand(self, log_probs: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,6 +23,7 @@ from nmt.model import Seq2Seq, build
 from nmt.progress import say
 from nmt.recipe import Recipe, Search, changed
 from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, ensemble, search
+from nmt.stepper import Stepper
 from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
@@ -109,6 +110,7 @@ class Translator:
 
     def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
         self.members = list(members)
+        self.steppers = [Stepper(member.model.decoder, settings.precision) for member in self.members]
         self.settings = settings
         self.device = device
         self.recipe = recipe
@@ -302,14 +304,16 @@ class Translator:
     @torch.inference_mode()
     def _start(self, parts: Sequence[_Part]) -> tuple[Step[Any], SearchState]:
         """The step of this translator, and its state before the first piece."""
-        steps: list[Step[Any]] = []
-        states: list[SearchState] = []
-        for number, member in enumerate(self.members):
+        places: list[SearchState] = []
+        for number, (member, stepper) in enumerate(zip(self.members, self.steppers, strict=True)):
             ids = [[*part.ids[number], EOS] for part in parts]
             lengths = torch.tensor([len(row) for row in ids], device=self.device)
-            states.append(member.model.start(pad(ids).to(self.device), lengths))
-            steps.append(step_of(member.model))
-        return (steps[0], states[0]) if len(steps) == 1 else (ensemble(steps), Joined(tuple(states)))
+            context = member.model.encoder(pad(ids).to(self.device), lengths)
+            places.append(stepper.start(member.model.bridge(context.final), context))
+        if len(places) == 1:
+            return self.steppers[0], places[0]
+        steps: list[Step[Any]] = [*self.steppers]
+        return ensemble(steps), Joined(tuple(places))
 
     def _translation(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], nbest: int) -> Translation:
         """Put the parts of a line together again, the n-th best of each."""
@@ -349,16 +353,6 @@ def _check(lines: Sequence[str], nbest: int, prefixes: Sequence[str] | None, set
         raise CallError(f"nbest is {nbest}: ask for 1 or more")
     if nbest > 1 and settings.method == "greedy":
         raise CallError(f"search.method 'greedy' finds one translation, not {nbest}: use a beam, or 'sample'")
-
-
-def step_of(model: Seq2Seq) -> Step[Any]:
-    """A model's decoder as search sees it."""
-
-    def step(tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        logits, state = model.decoder(tokens.unsqueeze(1), state)  # (N, 1, V)
-        return logits[:, 0].float().log_softmax(dim=1), state
-
-    return step
 
 
 def split(folders: str | Path) -> list[Path]:

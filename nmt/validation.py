@@ -27,16 +27,16 @@ class Validation:
         self.references = material.valid.target[:count]
         self.model, self.recipe, self.hardware = model, recipe, hardware
         self.pairs = (material.source.encode(self.sources), material.target.encode(self.references))
-        search = recipe.search.model_copy(update={"method": "greedy"})
-        member = Member(model, material.source, material.target)
-        self.translator = Translator([member], search, hardware.device, recipe)
+        self.search = recipe.search.model_copy(update={"method": "greedy"})
+        self.member = Member(model, material.source, material.target)
         self.signature = ""
 
     def __call__(self, quick: bool) -> dict[str, Any]:
         """Figures over the whole split; with `quick` over a few sentences, only to see that it works."""
         count = min(16, len(self.sources)) if quick else len(self.sources)
         nll = self._nll(8 if quick else 64, count)
-        lines = [one.text for one in self.translator.translate(self.sources[:count], warn=lambda message: None)]
+        translator = Translator([self.member], self.search, self.hardware.device, self.recipe)  # with weights as now
+        lines = [one.text for one in translator.translate(self.sources[:count], warn=lambda message: None)]
         bleu = metrics.bleu(lines, self.references[:count], self.recipe.data.target)
         chrf = metrics.chrf(lines, self.references[:count])
         self.signature = bleu.signature

@@ -40,9 +40,13 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "encoder": (2, {"cells", "context"}),
     "data": (3, {"corpus", "tokenizer"}),
     "decoder": (2, {"attention", "cells", "context"}),
+    "stepper": (3, {"cells", "context", "decoder"}),
     "trainer": (3, {"checkpoint", "hardware", "loss", "progress", "recipe"}),
     "model": (4, {"context", "data", "decoder", "encoder", "loss", "recipe", "tokenizer"}),
-    "translate": (5, {"checkpoint", "data", "hardware", "model", "progress", "recipe", "search", "tokenizer"}),
+    "translate": (
+        5,
+        {"checkpoint", "data", "hardware", "model", "progress", "recipe", "search", "stepper", "tokenizer"},
+    ),
     "material": (4, {"corpus", "data", "progress", "recipe", "starter", "tokenizer"}),
     "validation": (6, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "run": (

@@ -21,6 +21,7 @@ from nmt.errors import RecipeError
 from nmt.model import Seq2Seq, build, sizes
 from nmt.recipe import parse
 from nmt.search import Options, Request, search
+from nmt.stepper import Stepper
 from nmt.tokenizer import BOS, EOS, PAD, UNK
 
 V, W = 11, 13  # pieces of the source and of the target
@@ -458,6 +459,65 @@ def test_scheduled_sampling_without_gold_words_feeds_the_models_own(point: Point
     loss = model.loss(BATCH, forcing=0.0)
     torch.testing.assert_close(loss.total, expected)
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss.total, list(model.parameters())))
+
+
+# -- the step made ready for search
+
+
+def same_steps(model: Seq2Seq, precision: str, tolerance: float) -> None:
+    """The stepper against the decoder: along a sequence, after hypotheses moved, after a source was dropped."""
+    stepper = Stepper(model.decoder, precision)
+    with torch.inference_mode():
+        context = model.encoder(BATCH.source, BATCH.source_lengths)
+        place, state = stepper.start(model.bridge(context.final), context), begin(model)
+        tokens = torch.tensor([BOS] * 4)
+        for number in range(6):
+            logits, state = model.decoder(tokens.unsqueeze(1), state)
+            log_probs, place = stepper(tokens, place)
+            torch.testing.assert_close(log_probs, logits[:, 0].log_softmax(1), atol=tolerance, rtol=tolerance)
+            if state.attention is not None:
+                torch.testing.assert_close(place.attention, state.attention, atol=tolerance, rtol=tolerance)
+            if number == 1:  # two hypotheses of each source
+                rows = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+                state, place, tokens = state.select(rows), place.select(rows), tokens[rows]
+            if number == 3:
+                sources = torch.tensor([0, 2, 3])
+                state, place, tokens = state.keep(sources), place.keep(sources), tokens[:6]
+            tokens = (tokens * 5 + 3 * torch.arange(len(tokens)) + number) % W
+
+
+@grid
+def test_the_stepper_is_the_decoder(point: Point) -> None:
+    same_steps(make(point), "float32", 1e-5)
+
+
+@few
+def test_the_stepper_is_the_decoder_with_residual_connections(point: Point) -> None:
+    same_steps(make(point, residual=True), "float32", 1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("feeding", [False, True])
+def test_the_stepper_passes_on_the_input_of_the_first_layer(cell: str, feeding: bool) -> None:
+    encoder = Encoder(V, 6, 3, cell=cell)
+    decoder = Decoder(W, 3 if feeding else 6, 6, 2, cell, 6, "dot", "between", input_feeding=feeding, residual=True)
+    same_steps(Seq2Seq(encoder, Bridge("linear", (cell, cell), (1, 2), (6, 6)), decoder), "float32", 1e-5)
+
+
+@few
+def test_the_stepper_is_the_decoder_without_a_table(point: Point, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmt.stepper.LARGEST", 0)
+    same_steps(make(point), "float32", 1e-5)
+
+
+@few
+def test_the_stepper_in_bf16_is_close(point: Point) -> None:
+    same_steps(make(point), "bf16", 0.1)
+
+
+def test_the_stepper_refuses_an_unknown_precision() -> None:
+    with pytest.raises(ValueError, match=r"int4.*float32, bf16"):
+        Stepper(make(FEW[0]).decoder, "int4")
 
 
 # -- searching with it
