@@ -180,7 +180,7 @@ class Page:
     def translate(
         self, text: str, label: str, beam: int, length: float, nbest: int, sampling: bool, temperature: float
     ) -> Iterator[tuple[str, str, Work | None, Any]]:
-        """Translate a text, sentence by sentence."""
+        """Translate a text; its sentences are shown as they come, those that come together at once."""
         model = self.models[label]
         with told():
             work = Work(model, document.from_text(limited(text), model.languages[0]))
@@ -190,9 +190,10 @@ class Page:
             search = settings(model, beam, length, sampling, temperature)
             asked = model.service.translate(work.document.sentences, int(nbest), None, True, search)
             yield "", work.shown(), None, NOTHING
-            for translation in answers(asked):
+            for place, translation in enumerate(answers(asked), start=1):
                 work = replace(work, done=(*work.done, translation))
-                yield work.text, work.shown(), work, NOTHING
+                if place == len(asked) or not asked[place].done():
+                    yield work.text, work.shown(), work, NOTHING
 
     # See why, work with it
 

@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,16 +63,34 @@ def words_of(html: str) -> list[str]:
 # -- translate
 
 
-def test_the_translation_appears_sentence_by_sentence_and_keeps_its_lines(page: Any, toy: Toy) -> None:
+def test_the_translation_appears_as_it_comes_and_keeps_its_lines(page: Any, toy: Toy) -> None:
     text = f"{LINES[0]}. {LINES[1]}.\n\n  {LINES[2]}"
     steps = list(page.translate(text, FIRST, 3, 1.0, 1, False, 1.0))
-    assert [html.count('class="sentence') for _, html, *_ in steps] == [0, 1, 2, 3]
+    shown = [html.count('class="sentence') for _, html, *_ in steps]
+    assert (shown[0], shown[-1]) == (0, 3)
+    assert shown == sorted(set(shown))
     assert "3 more to translate" in steps[0][1]
     whole, html, work, _ = steps[-1]
     alone = Translator.load(toy.attention, threads=1).translate([f"{LINES[0]}.", f"{LINES[1]}.", LINES[2]])
     assert whole == f"{alone[0].text} {alone[1].text}\n\n  {alone[2].text}"
     assert "".join(words_of(html)) == "".join(one.text.replace(" ", "") for one in alone)
     assert len(work.done) == 3
+
+
+def test_sentences_that_come_one_by_one_are_shown_one_by_one_those_that_come_at_once_at_once(
+    page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = page.models[FIRST].service.translator.translate(LINES[:4])
+    replies: list[Future[Any]] = [Future() for _ in found]
+    monkeypatch.setattr(page.models[FIRST].service, "translate", lambda *_: replies)
+    steps = page.translate(". ".join(LINES[:4]), FIRST, 3, 1.0, 1, False, 1.0)
+    shown = [len(next(steps)[1].split('class="sentence')) - 1]
+    for group in ([0], [1], [2, 3]):
+        for place in group:
+            replies[place].set_result(found[place])
+        shown.append(len(next(steps)[1].split('class="sentence')) - 1)
+    assert shown == [0, 1, 2, 4]
+    assert list(steps) == []
 
 
 def test_nothing_to_translate_is_no_error(page: Any) -> None:
