@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -30,14 +30,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from nmt.errors import CallError, CheckpointError
-from nmt.recipe import Recipe, dump, parse
+from nmt.recipe import AnyRecipe, R, Recipe, Task, dump, parse_as
 
 if sys.platform != "win32":
     import fcntl
 
 FORMAT = 1
-WEIGHTS, STATE, METRICS, INFO = "model.safetensors", "training/state.pt", "metrics.jsonl", "model.json"
-FILES = ("recipe.yaml", "source.model", "target.model", WEIGHTS, INFO, STATE)  # those that are replaced in one piece
+RECIPE, INFO = "recipe.yaml", "model.json"
+WEIGHTS, STATE, METRICS = "model.safetensors", "training/state.pt", "metrics.jsonl"
+UNFINISHED = ".part"  # the end of a file's name while it is being written
 
 
 @contextlib.contextmanager
@@ -46,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
     handle, name = -1, ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
         os.close(handle)
         yield Path(name)
         with open(name, "rb") as file:
@@ -89,8 +90,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 def clean(folder: Path) -> None:
     """Remove what a killed process left half written."""
-    for name in FILES:
-        for unfinished in (folder / name).parent.glob(f".{Path(name).name}.*"):
+    for place in (folder, (folder / STATE).parent):
+        for unfinished in place.glob(f".*{UNFINISHED}"):
             unfinished.unlink()
 
 
@@ -132,11 +133,11 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> Non
 
 
 @dataclass(frozen=True)
-class Saved:
+class Saved(Generic[R]):
     """A model folder as read; `weights` are on the CPU."""
 
     folder: Path
-    recipe: Recipe
+    recipe: R
     info: dict[str, Any]
 
     def weights(self) -> dict[str, Tensor]:
@@ -155,8 +156,13 @@ class Saved:
             ) from None
 
 
-def read(folder: Path) -> Saved:
-    """Open a model folder. Raises CheckpointError where it is none, or of another format."""
+def read(folder: Path) -> Saved[Recipe]:
+    """Open the model folder of a translator. Raises CheckpointError where it is none, or of another format."""
+    return read_as(Recipe, folder)
+
+
+def read_as(kind: type[R], folder: Path) -> Saved[R]:
+    """The same for a model of any kind."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such model folder: train one with `nmt train`, or check the path")
     info = read_json(folder / INFO)
@@ -165,22 +171,41 @@ def read(folder: Path) -> Saved:
             f"{folder / INFO}: format {info.get('format')!r}, this version of nmt reads {FORMAT}: "
             f"it was written by nmt {info.get('package', 'unknown')}, use that or train again"
         )
-    return Saved(folder, read_recipe(folder), info)
+    return Saved(folder, read_recipe(kind, folder), info)
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """The recipe a folder was trained with."""
+def read_recipe(kind: type[R], folder: Path) -> R:
+    """The recipe a folder was trained with. Raises CheckpointError for a task of another kind."""
+    path = folder / RECIPE
+    content = _content(path)
+    here, wanted = content.get("task", "translation"), kind.model_fields["task"].default
+    if here != wanted:
+        raise CheckpointError(f"{folder}: a model for {here}, not for {wanted}: choose another folder or another verb")
+    return parse_as(kind, content, str(path))
+
+
+def task(folder: Path) -> Task:
+    """What the model in a folder is for."""
+    given: Task = _content(folder / RECIPE).get("task", "translation")
+    if given not in get_args(Task):
+        raise CheckpointError(f"{folder / RECIPE}: task {given!r} is not known to this version of nmt")
+    return given
+
+
+def _content(path: Path) -> dict[str, Any]:
     import yaml
 
-    path = folder / "recipe.yaml"
     try:
-        return parse(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not what nmt writes there: copy it again")
+    return content
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> None:
-    write_text(folder / "recipe.yaml", dump(recipe))
+def write_recipe(folder: Path, recipe: AnyRecipe) -> None:
+    write_text(folder / RECIPE, dump(recipe))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -76,9 +76,8 @@ def train(
     Example: nmt train starter-en-de --set training.epochs=5
     """
     from nmt import run
-    from nmt.recipe import load
 
-    run.train(load(recipe, changes), out, resume)
+    run.train(run.load(recipe, changes), out, resume)
 
 
 @app.command()

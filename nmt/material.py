@@ -19,7 +19,7 @@ from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
 from nmt.errors import RecipeError
 from nmt.progress import say
-from nmt.recipe import Data, Recipe, Training
+from nmt.recipe import Data, Recipe, TranslationTraining
 from nmt.tokenizer import UNK, Tokenizer
 
 
@@ -105,7 +105,7 @@ def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None
 class TrainingStream:
     """The batches of a training set, with subword sampling and word dropout drawn anew in each epoch."""
 
-    def __init__(self, material: Material, settings: Training, device: torch.device) -> None:
+    def __init__(self, material: Material, settings: TranslationTraining, device: torch.device) -> None:
         self.material, self.settings, self.device = material, settings, device
 
     def batches(self, epoch: int) -> int:

@@ -2,7 +2,8 @@
 
 A recipe is a YAML file with the sections below. `load` reads one (a path, or the name of a shipped recipe), applies
 `--set a.b=value` changes, and returns a `Recipe`; `dump` writes it back with every default filled in. Unknown keys,
-wrong kinds and contradictions are `RecipeError`s that name the dotted key, what was given and what is allowed.
+wrong kinds and contradictions are `RecipeError`s that name the dotted key, what was given and what is allowed. A recipe
+with another `task` than translation has other sections: their shape says which, and `load_as` reads them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from nmt.errors import RecipeError
 
 Cell = Literal["rnn", "lstm", "gru"]
+Task = Literal["translation"]
 
 
 class Section(BaseModel):
@@ -147,33 +149,39 @@ class Model(Section):
 
 
 class Training(Section):
+    """What the training loop needs to know, whatever it trains."""
+
     seed: int = Field(1, ge=0)
     epochs: int = Field(20, ge=1)
-    batch_tokens: int = Field(2500, ge=1, description="sentences times the longest side, padding counted")
     accumulate: int = Field(1, ge=1, description="batches per update")
     learning_rate: float = Field(3e-3, gt=0)
     warmup: int = Field(400, ge=0, description="updates of linear warm-up")
     schedule: Literal["cosine", "inverse_sqrt", "plateau", "constant"] = "cosine"
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, 0: off")
+    validate_every: int | None = Field(None, ge=1, description="updates; null: each epoch")
+    metric: str = Field("perplexity", description="picks the best model and stops early; of perplexity less is better")
+    patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
+    checkpoint_minutes: float = Field(5.0, ge=0)
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
+    tensorboard: bool = False
+
+
+class TranslationTraining(Training):
+    batch_tokens: int = Field(2500, ge=1, description="sentences times the longest side, padding counted")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
     teacher_forcing: float = Field(1.0, ge=0, le=1, description="share of gold previous words at the end of training")
     teacher_forcing_schedule: Literal["constant", "linear", "inverse_sigmoid"] = "constant"
     subword_sampling: float = Field(
         0.0, ge=0, le=1, description="unigram: inverse temperature alpha; bpe: share of merges dropped; 0: off"
     )
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of input pieces replaced by <unk>")
-    validate_every: int | None = Field(None, ge=1, description="updates; null: each epoch")
     validate_sentences: int = Field(1000, ge=1, description="valid sentences translated at a validation, from the top")
     metric: Literal["bleu", "chrf", "perplexity"] = Field("bleu", description="picks the best model and stops early")
-    patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
-    checkpoint_minutes: float = Field(5.0, ge=0)
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
     samples: int = Field(3, ge=0, description="translations shown at each validation")
-    tensorboard: bool = False
 
 
 class Search(Section):
@@ -193,15 +201,26 @@ class Search(Section):
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: faster where the CPU computes in it")
 
 
-class Recipe(Section):
-    """A whole recipe. `name` is the stem of the file it was read from."""
+class AnyRecipe(Section):
+    """What the recipes of all tasks have. `name` is the stem of the file it was read from."""
 
     name: str = "recipe"
+    task: Task
+    if TYPE_CHECKING:  # each kind has it in its own place
+        training: Training
+
+
+R = TypeVar("R", bound=AnyRecipe)
+
+
+class Recipe(AnyRecipe):
+    """A whole recipe for translation."""
+
     task: Literal["translation"] = "translation"
     data: Data
     tokenizer: Tokenizer = Tokenizer()
     model: Model = Model()
-    training: Training = Training()
+    training: TranslationTraining = TranslationTraining()
     search: Search = Search()
 
     @model_validator(mode="after")
@@ -246,45 +265,66 @@ def header(path: Path) -> str:
     return "\n".join(lines)
 
 
+def task(name: str | os.PathLike[str]) -> Task:
+    """The task of a recipe given by path or shipped name. Raises RecipeError for one that does not exist."""
+    path = find(os.fspath(name))
+    given: Task = _read(path).get("task", "translation")
+    if given not in get_args(Task):
+        raise RecipeError(f"{path}: task: {given!r} is not allowed: choose one of {', '.join(get_args(Task))}")
+    return given
+
+
 def load(name: str | os.PathLike[str], changes: Iterable[str] = ()) -> Recipe:
-    """Read a recipe by path or shipped name and apply changes of the form `a.b=value`.
+    """Read a recipe for translation by path or shipped name and apply changes of the form `a.b=value`.
 
     Raises RecipeError for a file that is not there, is not YAML, or says something a recipe cannot say.
     """
+    return load_as(Recipe, name, changes)
+
+
+def load_as(kind: type[R], name: str | os.PathLike[str], changes: Iterable[str] = ()) -> R:
+    """The same for a recipe of any kind."""
     path = find(os.fspath(name))
     content = _read(path)
+    specified = "tokenizer" in kind.model_fields
     for change in changes:
-        if change.startswith("tokenizer."):  # a key of what the recipe names
+        if specified and change.startswith("tokenizer."):  # a key of what the recipe names
             content["tokenizer"] = _tokenizer(content.get("tokenizer", {}), path)
         _set(content, change)
-    content["tokenizer"] = _tokenizer(content.get("tokenizer", {}), path)
+    if specified:
+        content["tokenizer"] = _tokenizer(content.get("tokenizer", {}), path)
     content.setdefault("name", path.stem)
-    return parse(content, str(path))
+    return parse_as(kind, content, str(path))
 
 
 def parse(content: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from plain values; `where` names their origin in messages."""
+    """A recipe for translation from plain values; `where` names their origin in messages."""
+    return parse_as(Recipe, content, where)
+
+
+def parse_as(kind: type[R], content: Mapping[str, Any], where: str) -> R:
+    """The same for a recipe of any kind."""
     try:
-        return Recipe.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        problems = [_explain(dict(problem)) for problem in error.errors()]
+        problems = [_explain(kind, dict(problem)) for problem in error.errors()]
         raise RecipeError(f"{where}: " + "; ".join(problems)) from None
 
 
-def dump(recipe: Recipe) -> str:
+def dump(recipe: AnyRecipe) -> str:
     """The recipe as YAML, every default filled in."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def changed(recipe: Recipe, changes: Iterable[str]) -> Recipe:
+def changed(recipe: R, changes: Iterable[str]) -> R:
     """A copy of a recipe with `a.b=value` changes."""
     content = recipe.model_dump(mode="json")
     for change in changes:
         _set(content, change)
-    return parse(content, "--set")
+    return parse_as(type(recipe), content, "--set")
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
+def differences(old: AnyRecipe, new: AnyRecipe) -> list[str]:
     """The dotted keys in which two recipes differ."""
     one, two = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     return sorted(key for key in one | two if one.get(key) != two.get(key))
@@ -341,12 +381,12 @@ def _set(content: dict[str, Any], change: str) -> None:
         raise RecipeError(f"--set {change}: '{value}' is not a YAML value") from None
 
 
-def _explain(problem: dict[str, Any]) -> str:
+def _explain(kind: type[AnyRecipe], problem: dict[str, Any]) -> str:
     """One pydantic error as a line: dotted key, what was given, what is allowed."""
     where = [str(part) for part in problem["loc"]]
     key = ".".join(where)
     if problem["type"] == "extra_forbidden":
-        allowed = _keys(where[:-1])
+        allowed = _keys(kind, where[:-1])
         near = difflib.get_close_matches(where[-1], allowed, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"allowed are {', '.join(allowed)}"
         return f"unknown key '{key}': {hint}"
@@ -360,8 +400,8 @@ def _explain(problem: dict[str, Any]) -> str:
     return f"{key}: {problem['input']!r} is not allowed: {message[0].lower() + message[1:]}"
 
 
-def _keys(where: list[str]) -> list[str]:
-    section: type[BaseModel] = Recipe
+def _keys(kind: type[AnyRecipe], where: list[str]) -> list[str]:
+    section: type[BaseModel] = kind
     for part in where:
         inner = section.model_fields[part].annotation
         assert isinstance(inner, type)

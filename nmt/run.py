@@ -1,4 +1,4 @@
-"""A recipe becomes a trained translator: material, model, trainer, validation by translation.
+"""A recipe becomes a trained model, whatever its task: the run folder, the trainer, resuming.
 
 The run folder is the model folder (see `nmt.checkpoint`), with `curves.png` beside it.
 """
@@ -6,31 +6,37 @@ The run folder is the model folder (see `nmt.checkpoint`), with `curves.png` bes
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from nmt import __version__, checkpoint, plots
-from nmt.data import Batch
+from nmt import __version__, checkpoint, plots, translation
+from nmt import recipe as recipes
 from nmt.errors import CallError, CheckpointError
 from nmt.hardware import Hardware, choose
-from nmt.loss import Loss
-from nmt.material import Material, TrainingStream, gather, overlaps
-from nmt.model import Seq2Seq, build, sizes
+from nmt.job import Job
 from nmt.progress import say
-from nmt.recipe import Recipe, differences
-from nmt.tokenizer import Tokenizer
-from nmt.trainer import Position, Trainer, forcing
-from nmt.validation import Validation
+from nmt.recipe import AnyRecipe, Recipe, differences
+from nmt.trainer import Position, Trainer
 
 # what may change between stopping and going on: a longer training, and what does not touch the weights
 FREE = ("training.epochs", "training.checkpoint_minutes", "training.samples", "training.tensorboard")
 
 
-def train(recipe: Recipe, folder: Path | None = None, resume: bool = False) -> Path:
+def load(name: str, changes: Iterable[str] = ()) -> AnyRecipe:
+    """A recipe of any task, by path or shipped name."""
+    return recipes.load(name, changes)
+
+
+def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Any]:
+    """What the task of a recipe has us train; `folder` is that of a run that is resumed."""
+    assert isinstance(recipe, Recipe)
+    return translation.job(recipe, hardware, folder)
+
+
+def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -> Path:
     """Train a recipe into a folder, `runs/<recipe>` unless given; the folder.
 
     Raises CallError for a folder that is there already without `resume`, that was trained with another recipe, or
@@ -48,17 +54,23 @@ def train(recipe: Recipe, folder: Path | None = None, resume: bool = False) -> P
     return folder
 
 
-def _train(recipe: Recipe, folder: Path, state: dict[str, Any] | None) -> None:
+def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None) -> None:
     settings = recipe.training
     hardware = choose(settings.device, settings.precision, settings.threads)
     say(f"on {hardware}")
-    material = gather(recipe, _known(folder) if state is not None else None)
-    torch.manual_seed(settings.seed)
-    model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
-    info = describe(recipe, material, model, hardware)
-    _announce(info)
-    _start(folder, recipe, material, info, fresh=state is None)
-    trainer = _trainer(recipe, folder, material, model, hardware)
+    job = _job(recipe, hardware, folder if state is not None else None)
+    _start(folder, recipe, job, hardware, fresh=state is None)
+    trainer = Trainer(
+        job.model,
+        job.loss,
+        job.stream,
+        job.validate,
+        lambda figures: checkpoint.update_info(folder, {"best": dict(figures)}),
+        settings,
+        hardware,
+        folder,
+        job.carried,
+    )
     if state is not None:
         try:
             trainer.resume(state)
@@ -76,7 +88,7 @@ def _train(recipe: Recipe, folder: Path, state: dict[str, Any] | None) -> None:
     say(f"done: {folder}, best {settings.metric} {position.best:.2f} on valid. Next: nmt evaluate {folder}")
 
 
-def _refuse(recipe: Recipe, folder: Path, resume: bool) -> None:
+def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
     """Raises CallError for a folder that this recipe must not be trained in."""
     if folder.exists() and not folder.is_dir():
         raise CallError(f"{folder} is a file: choose a folder with --out")
@@ -85,9 +97,9 @@ def _refuse(recipe: Recipe, folder: Path, resume: bool) -> None:
         return
     if not resume:
         raise CallError(f"{folder} exists: go on with --resume, choose another folder with --out, or remove it")
-    if not (folder / "recipe.yaml").is_file():
+    if not (folder / checkpoint.RECIPE).is_file():
         raise CallError(f"{folder} has no recipe.yaml, so it is no run to resume: choose another folder with --out")
-    before = checkpoint.read_recipe(folder)
+    before = checkpoint.read_recipe(type(recipe), folder)
     changed = [key for key in differences(before, recipe) if key not in FREE and key != "name"]
     if recipe.training.epochs < before.training.epochs:
         changed.append("training.epochs (a longer training would do)")
@@ -98,9 +110,9 @@ def _refuse(recipe: Recipe, folder: Path, resume: bool) -> None:
         )
 
 
-def _finished(folder: Path, state: Mapping[str, Any], recipe: Recipe) -> bool:
+def _finished(folder: Path, state: Mapping[str, Any], recipe: AnyRecipe) -> bool:
     """Whether there is nothing left to train; says so."""
-    info = checkpoint.read(folder).info
+    info = checkpoint.read_json(folder / checkpoint.INFO)
     at, patience = Position(**state["position"]), recipe.training.patience
     if not at.finished:
         return False
@@ -121,13 +133,11 @@ def _conclude(folder: Path, at: Position) -> None:
     )
 
 
-def _known(folder: Path) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizers of a run that is resumed."""
-    return Tokenizer.load(folder / "source.model"), Tokenizer.load(folder / "target.model")
-
-
-def _start(folder: Path, recipe: Recipe, material: Material, info: Mapping[str, Any], fresh: bool) -> None:
-    """What a run folder has from the beginning."""
+def _start(folder: Path, recipe: AnyRecipe, job: Job[Any], hardware: Hardware, fresh: bool) -> None:
+    """Says what is trained, and writes what a run folder has from the beginning."""
+    parts = job.info["parameters"]
+    say(f"{sum(parts.values()):,} parameters: " + ", ".join(f"{name} {count:,}" for name, count in parts.items()))
+    say(job.said)
     checkpoint.clean(folder)
     if not fresh:
         checkpoint.update_info(folder, {"finished": False})
@@ -135,60 +145,21 @@ def _start(folder: Path, recipe: Recipe, material: Material, info: Mapping[str, 
     if fresh:
         for stale in (checkpoint.METRICS, checkpoint.WEIGHTS):
             (folder / stale).unlink(missing_ok=True)  # of a run killed before its first checkpoint
-        checkpoint.write_bytes(folder / "source.model", material.source.proto)
-        checkpoint.write_bytes(folder / "target.model", material.target.proto)
-        checkpoint.write_json(folder / checkpoint.INFO, info)
+        for name, content in job.files.items():
+            checkpoint.write_bytes(folder / name, content)
+        checkpoint.write_json(folder / checkpoint.INFO, _facts(hardware) | dict(job.info))
 
 
-def _trainer(recipe: Recipe, folder: Path, material: Material, model: Seq2Seq, hardware: Hardware) -> Trainer[Batch]:
-    settings = recipe.training
-    validation = Validation(model, material, recipe, hardware)
-
-    def loss(batch: Batch, progress: float) -> Loss:
-        return model.loss(batch, settings.label_smoothing, forcing(settings, progress))
-
-    def improved(figures: Mapping[str, Any]) -> None:
-        best = dict(figures) | {"signature": validation.signature, "decoding": "greedy, valid split"}
-        checkpoint.update_info(folder, {"best": best})
-
-    stream = TrainingStream(material, settings, hardware.device)
-    return Trainer(model, loss, stream, validation, improved, settings, hardware, folder)
-
-
-def describe(recipe: Recipe, material: Material, model: Seq2Seq, hardware: Hardware) -> dict[str, Any]:
-    """What model.json says of a run."""
-    seen = overlaps(recipe, material.corpus, material.valid)
-    for split, found in seen.items():
-        if found.sources:
-            say(f"warning: {split} has {found}: its scores flatter")
+def _facts(hardware: Hardware) -> dict[str, Any]:
+    """What model.json says of every run."""
     return {
         "format": checkpoint.FORMAT,
         "package": __version__,
         "torch": torch.__version__,
         "hardware": f"{hardware}, {platform.machine()}",
-        "parameters": sizes(model),
-        "vocabulary": {"source": material.source.vocab, "target": material.target.vocab},
-        "data": {
-            "train": len(material.train),
-            "valid": len(material.valid),
-            "filtered": asdict(material.filtered),
-            "overlap": {split: asdict(found) for split, found in seen.items()},
-            "pieces": {
-                "source": int(material.train.source_lengths.sum()),
-                "target": int(material.train.target_lengths.sum()),
-            },
-            "padding": round(material.batches.padding(0), 4),
-        },
         "best": None,
         "finished": False,
     }
-
-
-def _announce(info: Mapping[str, Any]) -> None:
-    parts, data = info["parameters"], info["data"]
-    each = ", ".join(f"{name} {count:,}" for name, count in parts.items())
-    say(f"{sum(parts.values()):,} parameters: {each}")
-    say(f"{data['train']:,} training pairs, {data['pieces']['target']:,} target pieces, padding {data['padding']:.1%}")
 
 
 def _draw(folder: Path) -> None:

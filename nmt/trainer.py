@@ -40,6 +40,14 @@ B_co = TypeVar("B_co", covariant=True)
 Validate = Callable[[bool], Mapping[str, Any]]
 
 
+class Carried(Protocol):
+    """What goes from one batch to the next beside the weights: the state of a recurrent net along a text."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 class Stream(Protocol[B_co]):
     """Batches in an order that depends on the epoch alone."""
 
@@ -87,7 +95,7 @@ class Trainer(Generic[B]):
 
     `loss(batch, progress)` is the loss of a batch; `validate(quick)` returns figures under the averaged weights,
     among them the one that picks the best model; with `quick` it only has to show that validating works.
-    `improved(figures)` is told when the best weights were written.
+    `improved(figures)` is told when the best weights were written. `carried` is saved and resumed with all else.
     """
 
     def __init__(
@@ -100,10 +108,12 @@ class Trainer(Generic[B]):
         settings: Training,
         hardware: Hardware,
         folder: Path,
+        carried: Carried | None = None,
     ) -> None:
         self.model, self.loss, self.stream = model, loss, stream
         self.validate, self.improved = validate, improved
         self.settings, self.hardware, self.folder = settings, hardware, folder
+        self.carried = carried
         self.position = Position()
         self.window = Window()
         self.optimizer = optimizer(model, settings)
@@ -303,6 +313,7 @@ class Trainer(Generic[B]):
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": cuda,
+            "carried": self.carried.state_dict() if self.carried else {},
             "metrics": self.metrics.size(),
         }
         checkpoint.write_state(self.folder, state)
@@ -322,6 +333,8 @@ class Trainer(Generic[B]):
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None and self.hardware.device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], self.hardware.device)
+        if self.carried:
+            self.carried.load_state_dict(state["carried"])
         self.metrics.cut(state["metrics"])
 
 
@@ -379,14 +392,3 @@ def optimizer(model: nn.Module, settings: Training) -> torch.optim.AdamW:
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.98), fused=True)
-
-
-def forcing(settings: Training, progress: float) -> float:
-    """The share of gold previous words, from 1 at the start to `teacher_forcing` at the end (Bengio et al. 2015)."""
-    last = settings.teacher_forcing
-    if settings.teacher_forcing_schedule == "constant":
-        return last
-    if settings.teacher_forcing_schedule == "linear":
-        return 1 - (1 - last) * progress
-    k = 0.1  # steepness: the middle of training has the middle of the two ratios
-    return last + (1 - last) / (1 + math.exp((progress - 0.5) / k))

@@ -29,7 +29,6 @@ class Validation:
         self.pairs = (material.source.encode(self.sources), material.target.encode(self.references))
         self.search = recipe.search.model_copy(update={"method": "greedy"})
         self.member = Member(model, material.source, material.target)
-        self.signature = ""
 
     def __call__(self, quick: bool) -> dict[str, Any]:
         """Figures over the whole split; with `quick` over a few sentences, only to see that it works."""
@@ -39,10 +38,10 @@ class Validation:
         lines = [one.text for one in translator.translate(self.sources[:count], warn=lambda message: None)]
         bleu = metrics.bleu(lines, self.references[:count], self.recipe.data.target)
         chrf = metrics.chrf(lines, self.references[:count])
-        self.signature = bleu.signature
         if not quick:
             self._show(lines)
-        return {"loss": nll, "perplexity": math.exp(min(nll, 50.0)), "bleu": bleu.value, "chrf": chrf.value}
+        figures = {"loss": nll, "perplexity": math.exp(min(nll, 50.0)), "bleu": bleu.value, "chrf": chrf.value}
+        return figures | {"signature": bleu.signature, "decoding": "greedy, valid split"}
 
     @torch.inference_mode()
     def _nll(self, size: int, count: int) -> float:

@@ -49,18 +49,19 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "material": (4, {"corpus", "data", "progress", "recipe", "starter", "tokenizer"}),
     "validation": (6, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
-    "run": (
+    "job": (4, {"loss", "trainer"}),
+    "translation": (
         7,
-        {"checkpoint", "data", "hardware", "loss", "material", "model", "plots", "progress", "recipe", "tokenizer"}
-        | {"trainer", "validation"},
+        {"data", "hardware", "job", "loss", "material", "model", "progress", "recipe", "tokenizer", "validation"},
     ),
+    "run": (8, {"checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translation"}),
     "evaluate": (6, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
     "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
     "explain": (6, {"tokenizer", "translate"}),
     "service": (6, {"recipe", "translate"}),
     "serve": (2, {"recipe"}),
-    "cli": (8, {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "serve", "translate"}),
-    "__main__": (9, {"cli"}),
+    "cli": (9, {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "serve", "translate"}),
+    "__main__": (10, {"cli"}),
 }
 FACE = "__init__"  # brings in `translate` for those who ask it for a translator
 

@@ -297,7 +297,7 @@ def test_stopped_before_any_checkpoint_it_starts_from_the_beginning(whole: Whole
     child.kill(signal.SIGKILL)
     assert child.wait().status == -signal.SIGKILL
     shutil.rmtree(folder / "training", ignore_errors=True)  # in case it was that quick
-    (folder / ".model.safetensors.abc").write_bytes(b"half")
+    (folder / ".model.safetensors.abc.part").write_bytes(b"half")
     (folder / ".mine").write_text("mine")
     result = call("translate", folder, stdin="kala\n")
     assert result.status == 1
@@ -315,7 +315,7 @@ def test_stopped_before_any_checkpoint_it_starts_from_the_beginning(whole: Whole
 def test_stopped_while_it_reads_the_corpus_it_leaves_nothing(
     number: int, status: int, toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "gather", lambda *args: signal.raise_signal(number))
+    monkeypatch.setattr("nmt.translation.gather", lambda *args: signal.raise_signal(number))
     result = call("train", toy.recipe, "--out", "run")
     assert result.status == status
     assert "Traceback" not in result.err

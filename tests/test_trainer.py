@@ -23,8 +23,9 @@ from nmt import checkpoint, trainer
 from nmt.errors import StoppedError, TrainingError
 from nmt.hardware import Hardware
 from nmt.loss import Loss, cross_entropy
-from nmt.recipe import Training
-from nmt.trainer import Trainer, forcing, learning_rate, optimizer
+from nmt.recipe import Training, TranslationTraining
+from nmt.trainer import Trainer, learning_rate, optimizer
+from nmt.translation import forcing
 
 V, D = 7, 5
 CPU = Hardware(torch.device("cpu"), "float32", 1)
@@ -226,7 +227,7 @@ def test_plateau_halves_when_a_validation_is_not_the_best(tmp_path: Path) -> Non
 @pytest.mark.parametrize("last", [0.0, 0.4, 1.0])
 def test_forcing(last: float) -> None:
     def at(schedule: str, progress: float) -> float:
-        return forcing(Training(teacher_forcing=last, teacher_forcing_schedule=schedule), progress)  # type: ignore[arg-type]
+        return forcing(TranslationTraining(teacher_forcing=last, teacher_forcing_schedule=schedule), progress)  # type: ignore[arg-type]
 
     steps = [at / 10 for at in range(11)]
     assert [at("constant", progress) for progress in steps] == [last] * 11

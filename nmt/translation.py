@@ -1,0 +1,80 @@
+"""Translation as a job for `run`: material, model, loss, validation by translation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nmt.data import Batch
+from nmt.hardware import Hardware
+from nmt.job import Job
+from nmt.loss import Loss
+from nmt.material import Material, TrainingStream, gather, overlaps
+from nmt.model import build, sizes
+from nmt.progress import say
+from nmt.recipe import Recipe, TranslationTraining
+from nmt.tokenizer import Tokenizer
+from nmt.validation import Validation
+
+SOURCE, TARGET = "source.model", "target.model"
+
+
+def job(recipe: Recipe, hardware: Hardware, folder: Path | None) -> Job[Batch]:
+    """Everything to train a recipe; `folder` is that of a run that is resumed, whose tokenizers stay."""
+    settings = recipe.training
+    known = (Tokenizer.load(folder / SOURCE), Tokenizer.load(folder / TARGET)) if folder else None
+    material = gather(recipe, known)
+    torch.manual_seed(settings.seed)
+    model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
+
+    def loss(batch: Batch, progress: float) -> Loss:
+        return model.loss(batch, settings.label_smoothing, forcing(settings, progress))
+
+    pieces, padding = int(material.train.target_lengths.sum()), material.batches.padding(0)
+    return Job(
+        model,
+        TrainingStream(material, settings, hardware.device),
+        loss,
+        Validation(model, material, recipe, hardware),
+        {
+            "parameters": sizes(model),
+            "vocabulary": {"source": material.source.vocab, "target": material.target.vocab},
+            "data": _data(recipe, material),
+        },
+        {SOURCE: material.source.proto, TARGET: material.target.proto},
+        f"{len(material.train):,} training pairs, {pieces:,} target pieces, padding {padding:.1%}",
+    )
+
+
+def _data(recipe: Recipe, material: Material) -> dict[str, Any]:
+    """What model.json says of the data; warns of test sentences that were trained on."""
+    seen = overlaps(recipe, material.corpus, material.valid)
+    for split, found in seen.items():
+        if found.sources:
+            say(f"warning: {split} has {found}: its scores flatter")
+    return {
+        "train": len(material.train),
+        "valid": len(material.valid),
+        "filtered": asdict(material.filtered),
+        "overlap": {split: asdict(found) for split, found in seen.items()},
+        "pieces": {
+            "source": int(material.train.source_lengths.sum()),
+            "target": int(material.train.target_lengths.sum()),
+        },
+        "padding": round(material.batches.padding(0), 4),
+    }
+
+
+def forcing(settings: TranslationTraining, progress: float) -> float:
+    """The share of gold previous words, from 1 at the start to `teacher_forcing` at the end (Bengio et al. 2015)."""
+    last = settings.teacher_forcing
+    if settings.teacher_forcing_schedule == "constant":
+        return last
+    if settings.teacher_forcing_schedule == "linear":
+        return 1 - (1 - last) * progress
+    k = 0.1  # steepness: the middle of training has the middle of the two ratios
+    return last + (1 - last) / (1 + math.exp((progress - 0.5) / k))
