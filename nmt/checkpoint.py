@@ -17,8 +17,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,22 +44,21 @@ UNFINISHED = ".part"  # the end of a file's name while it is being written
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when all went well. Raises CheckpointError on a full disk."""
-    handle, name = -1, ""
+    # named before it is made: a signal in between must find it
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
-        os.close(handle)
-        yield Path(name)
-        with open(name, "rb") as file:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
         raise CheckpointError(f"{path}: cannot be written: {reason}; what was saved before is untouched") from None
     finally:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            temporary.unlink()
 
 
 @contextlib.contextmanager

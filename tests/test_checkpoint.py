@@ -75,7 +75,7 @@ def test_a_write_that_the_system_stops_in_the_middle(name: str, old: bool, tmp_p
 
 
 @writers
-@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_at_any_step(name: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     WRITERS[name](tmp_path, 10)
     before = files(tmp_path)
