@@ -134,6 +134,7 @@ class Recurrent(nn.Module):
         residual: bool = False,
     ) -> None:
         super().__init__()
+        self.cell = cell
         self.width = hidden * (2 if both else 1)
         self.residual = residual
         widths = [inputs] + [self.width] * (layers - 1)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated, NoReturn
+from typing import IO, Annotated, Any, NoReturn
 
 import typer
 
@@ -91,13 +91,20 @@ def evaluate(
     significance: Annotated[Significance, typer.Option(help="How two systems are compared.")] = Significance.bootstrap,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
-    """BLEU, chrF and TER of runs, or of a file of translations.
+    """BLEU, chrF and TER of runs, or of a file of translations. Of other models what their task is measured by.
 
     Example: nmt evaluate runs/multi30k-en-de
     """
     from nmt import evaluate as work
 
-    result = work.run(systems, source, reference, hypothesis, _search(beam, changes), significance.value)
+    if other := _shape(systems):
+        from nmt import run
+
+        if len(systems) > 1 or source or reference or hypothesis:
+            raise CallError(f"{systems[0]} does not translate: it is evaluated alone, on the test split of its recipe")
+        result = run.evaluate(other, Path(systems[0]), _search(beam, changes))
+    else:
+        result = work.run(systems, source, reference, hypothesis, _search(beam, changes), significance.value)
     _print(json.dumps(result.to_json(), ensure_ascii=False, indent=2) if as_json else str(result))
 
 
@@ -159,6 +166,28 @@ def score(
 
 
 @app.command()
+def generate(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a language model.")],
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
+    length: Annotated[int, typer.Option(min=1, help="Pieces to write, at most.")] = 500,
+    changes: Set = [],  # noqa: B006
+) -> None:
+    """Write text with a language model.
+
+    Example: nmt generate runs/char-lm-shakespeare --prompt "ROMEO:" --set search.temperature=0.7
+    """
+    from nmt.shapes import language_model
+
+    out = _results()
+    one = language_model.load(model, _search(None, changes))
+    out.write(prompt)
+    for text in language_model.write(one, prompt, length):
+        out.write(text)
+        out.flush()
+    out.write("\n")
+
+
+@app.command()
 def demo(
     systems: Annotated[list[str], typer.Argument(metavar="RUN...", help="Model folders or ensembles.")],
     corrections: Annotated[Path, typer.Option(help="Folder for accepted corrections.")] = Path("corrections"),
@@ -205,6 +234,15 @@ def info(
     from nmt import report
 
     _print(report.info(subject, changes))
+
+
+def _shape(systems: list[str]) -> Any:
+    """The module of the task of the first system, where that is no translation."""
+    if not systems or not (Path(systems[0]) / "recipe.yaml").is_file():
+        return None
+    from nmt import checkpoint, run
+
+    return run.shape(checkpoint.task(Path(systems[0])))
 
 
 def _search(beam: int | None, changes: Iterable[str]) -> list[str]:

@@ -50,6 +50,7 @@ __all__ = [
     "decode_lines",
     "from_pairs",
     "load",
+    "locate",
     "overlap",
     "quiet",
     "read_lines",
@@ -148,8 +149,20 @@ def load(
         return _from_hub(hub, hub_config, split, (source, target), columns)
     if not path:
         raise DataError(f"data.path: name the folder where {split} is, or a hub data set in data.hub")
+    raise _missing(path)
+
+
+def locate(path: str) -> Path:
+    """Where the folder or file `data.path` names lies. Raises MissingCorpusError."""
+    found = _place(path)
+    if found is None:
+        raise _missing(path)
+    return found
+
+
+def _missing(path: str) -> MissingCorpusError:
     places = ", ".join(map(str, _places(path)))
-    raise MissingCorpusError(
+    return MissingCorpusError(
         f"data.path: no '{path}': looked for {places}: put the corpus there, or set $NMT_DATA or data.path"
     )
 

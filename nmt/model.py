@@ -106,7 +106,7 @@ def build(recipe: Recipe, source_vocab: int, target_vocab: int) -> Seq2Seq:
     return Seq2Seq(encoder, bridge, decoder)
 
 
-def sizes(model: Seq2Seq) -> dict[str, int]:
+def sizes(model: nn.Module) -> dict[str, int]:
     """Parameters of each part; what is shared counts once, where it comes first."""
     seen: set[int] = set()
     counts: dict[str, int] = {}

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field as Field  # for the recipes of the shapes
+from pydantic import model_validator as model_validator
 
 from nmt.errors import RecipeError
 
 Cell = Literal["rnn", "lstm", "gru"]
-Task = Literal["translation"]
+Task = Literal["translation", "language-model"]
 
 
 class Section(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -18,22 +18,56 @@ from nmt.errors import CallError, CheckpointError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.progress import say
-from nmt.recipe import AnyRecipe, Recipe, differences
+from nmt.recipe import AnyRecipe, Recipe, Task, differences
 from nmt.trainer import Position, Trainer
 
 # what may change between stopping and going on: a longer training, and what does not touch the weights
 FREE = ("training.epochs", "training.checkpoint_minutes", "training.samples", "training.tensorboard")
 
 
+class Shape(Protocol):
+    """A module of `nmt.shapes`: another task than translation."""
+
+    @property
+    def KIND(self) -> type[AnyRecipe]: ...  # noqa: N802
+
+    def job(self, recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Any]: ...
+
+    def evaluate(self, folder: Path, changes: Iterable[str]) -> Any: ...
+
+
+def shape(task: Task) -> Shape | None:
+    """The shape of a task, brought in when it is asked for; none for translation."""
+    if task == "language-model":
+        from nmt.shapes import language_model
+
+        return language_model
+    return None
+
+
 def load(name: str, changes: Iterable[str] = ()) -> AnyRecipe:
     """A recipe of any task, by path or shipped name."""
-    return recipes.load(name, changes)
+    other = shape(recipes.task(name))
+    return recipes.load_as(other.KIND, name, changes) if other else recipes.load(name, changes)
 
 
 def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Any]:
     """What the task of a recipe has us train; `folder` is that of a run that is resumed."""
+    other = shape(recipe.task)
+    if other is not None:
+        return other.job(recipe, hardware, folder)
     assert isinstance(recipe, Recipe)
     return translation.job(recipe, hardware, folder)
+
+
+def evaluate(other: Shape, folder: Path, changes: Iterable[str]) -> Any:
+    """What the test split of its recipe says of a model that does not translate; kept in evaluation.json."""
+    result = other.evaluate(folder, changes)
+    try:
+        checkpoint.write_json(folder / "evaluation.json", result.to_json())
+    except CheckpointError as error:
+        say(f"warning: the evaluation is not kept: {error}")
+    return result
 
 
 def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -> Path:

@@ -16,6 +16,7 @@ import nmt
 
 HOME = Path(nmt.__file__).parent
 
+SHAPES = {"shapes.language_model"}
 # module: its level, and what it imports inside `nmt` (`errors` is for all). When the design changes, this table
 # changes with it, on purpose.
 MODULES: dict[str, tuple[int, set[str]]] = {
@@ -54,13 +55,25 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         7,
         {"data", "hardware", "job", "loss", "material", "model", "progress", "recipe", "tokenizer", "validation"},
     ),
-    "run": (8, {"checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translation"}),
+    "run": (8, {"checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translation"} | SHAPES),
     "evaluate": (6, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
     "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
     "explain": (6, {"tokenizer", "translate"}),
     "service": (6, {"recipe", "translate"}),
     "serve": (2, {"recipe"}),
-    "cli": (9, {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "serve", "translate"}),
+    # the other shapes: `run` and `cli` alone reach them
+    "shapes.__init__": (0, set()),
+    "shapes.report": (0, set()),
+    "shapes.text": (3, {"corpus", "recipe", "tokenizer"}),
+    "shapes.language_model": (
+        7,
+        {"cells", "checkpoint", "context", "data", "decoder", "hardware", "job", "loss", "model", "progress", "recipe"}
+        | {"search", "shapes.report", "shapes.text", "stepper", "tokenizer"},
+    ),
+    "cli": (
+        9,
+        {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "serve", "translate"} | SHAPES,
+    ),
     "__main__": (10, {"cli"}),
 }
 FACE = "__init__"  # brings in `translate` for those who ask it for a translator
@@ -84,7 +97,10 @@ def _imports(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file.name}: a relative import"
             assert node.module is not None
-            yield from (f"nmt.{name.name}" for name in node.names) if node.module == "nmt" else [node.module]
+            packages = ("nmt", "nmt.shapes")
+            yield from (
+                (f"{node.module}.{name.name}" for name in node.names) if node.module in packages else [node.module]
+            )
         todo += ast.iter_child_nodes(node)
 
 
@@ -114,6 +130,13 @@ def test_imports_go_to_lower_levels_only() -> None:
     for name, (level, allowed) in MODULES.items():
         for other in allowed:
             assert MODULES[other][0] < level, f"{name} (level {level}) imports {other} (level {MODULES[other][0]})"
+
+
+def test_only_run_and_cli_reach_a_shape() -> None:
+    reached = {name for name, file in files().items() if inside(file) & SHAPES}
+    assert reached == {"run", "cli"}
+    modules, _ = _loaded("import nmt.cli, nmt.run")
+    assert not modules & {f"nmt.{name}" for name in SHAPES}, "a shape is brought in when it is asked for"
 
 
 @pytest.mark.parametrize(

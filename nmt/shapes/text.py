@@ -1,0 +1,95 @@
+"""Running text: where it comes from, and its characters as a vocabulary.
+
+path             files train.txt, valid.txt, test.txt (or others by name) in a folder
+generator        python: the sources of the standard library of the Python that runs this, nothing to download
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sysconfig
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+
+from nmt.corpus import locate, read_lines
+from nmt.errors import CheckpointError, DataError
+from nmt.recipe import Field, Section
+from nmt.tokenizer import EOS, UNK
+
+SPLITS = ("train", "valid", "test")
+
+
+class TextData(Section):
+    """Where a text is."""
+
+    path: str | None = Field(None, description="folder with the files, under $NMT_DATA, data/ or absolute")
+    generator: Literal["python"] | None = Field(None, description="a text that is already on the machine")
+    train: str = "train.txt"
+    valid: str = "valid.txt"
+    test: str = "test.txt"
+
+
+def lines(data: TextData, split: str) -> list[str]:
+    """The lines of a split, without their ends. Raises DataError."""
+    if data.generator is not None:
+        return _python(split)
+    if data.path is None:
+        raise DataError("data.path: name the folder with the text, or a data.generator")
+    file = {"train": data.train, "valid": data.valid, "test": data.test}[split]
+    found = list(read_lines(locate(data.path) / file))
+    if not any(found):
+        raise DataError(f"{data.path}/{file}: no text in it")
+    return found
+
+
+def _python(split: str) -> list[str]:
+    """The modules of the standard library, one after the other; about one in twenty is for valid, one for test."""
+    chosen: list[str] = []
+    for file in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        part = int(hashlib.sha256(file.name.encode()).hexdigest(), 16) % 20
+        if split == {0: "valid", 1: "test"}.get(part, "train"):
+            chosen += [*file.read_text(encoding="utf-8").expandtabs(4).split("\n"), ""]
+    return chosen
+
+
+class Characters:
+    """Every character of a text is a piece, the end of a line too: text and ids are the same thing."""
+
+    def __init__(self, letters: Sequence[str]) -> None:
+        self.letters = list(letters)
+        self._ids = {letter: number for number, letter in enumerate(self.letters, start=UNK + 1)}
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """All characters of a text."""
+        return cls(sorted(set(text)))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Raises CheckpointError."""
+        try:
+            letters = json.loads(path.read_text(encoding="utf-8"))
+            assert isinstance(letters, list)
+            assert all(isinstance(letter, str) and len(letter) == 1 for letter in letters)
+        except (OSError, ValueError, AssertionError) as error:
+            raise CheckpointError(f"{path}: no list of characters: {error}: copy it again") from None
+        return cls(letters)
+
+    @cached_property
+    def vocab(self) -> int:
+        return len(self.letters) + UNK + 1
+
+    @property
+    def proto(self) -> bytes:
+        return json.dumps(self.letters, ensure_ascii=False).encode()
+
+    def encode(self, text: str) -> list[int]:
+        return [self._ids.get(letter, UNK) for letter in text]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return "".join(
+            self.letters[i - UNK - 1] if i > UNK else "" if i <= EOS else "\N{REPLACEMENT CHARACTER}" for i in ids
+        )

@@ -1,0 +1,300 @@
+"""The decoder alone: a stream is read without a seam, a fact is remembered over chunks, and text comes out again."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from toy import Children, Toy, call, until
+
+from nmt.errors import RecipeError
+from nmt.loss import cross_entropy
+from nmt.recipe import parse_as
+from nmt.shapes.language_model import (
+    Along,
+    Chunks,
+    LanguageModel,
+    LanguageModelRecipe,
+    OneHot,
+    along,
+    build,
+    generate,
+    load,
+    over,
+)
+from nmt.shapes.text import Characters
+from nmt.tokenizer import UNK
+
+TEXT = "the cat sat on the mat.\nthe dog sat on the log.\n"
+SMALL: dict[str, Any] = {
+    "task": "language-model",
+    "data": {"path": "texts"},
+    "model": {"embed": 12, "layers": 2, "hidden": 24, "dropout": {"embedding": 0.0, "layers": 0.0, "output": 0.0}},
+    "training": {"epochs": 3, "rows": 4, "chunk": 10, "learning_rate": 0.02, "warmup": 5, "ema": 0.5, "threads": 1}
+    | {"precision": "float32", "device": "cpu"},
+}
+
+
+def recipe_of(**changes: Any) -> LanguageModelRecipe:
+    content = SMALL | {key: SMALL.get(key, {}) | value for key, value in changes.items()}
+    return parse_as(LanguageModelRecipe, content, "test")
+
+
+def model_of(vocab: int = 9, **changes: Any) -> LanguageModel:
+    torch.manual_seed(3)
+    return build(recipe_of(model=changes), vocab).eval()
+
+
+@pytest.fixture
+def lm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe with its text, in the folder of the test."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    for split, times in (("train", 12), ("valid", 2), ("test", 3)):
+        (tmp_path / "texts" / f"{split}.txt").write_text(TEXT * times)
+    path = tmp_path / "lm.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+# -- along a stream
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("embed", [7, "one-hot"])
+def test_chunks_with_the_state_carried_are_one_pass(cell: str, embed: Any) -> None:
+    model = model_of(cell=cell, embed=embed)
+    ids = torch.randint(4, 9, (101,), generator=torch.Generator().manual_seed(1))
+    features, _ = model(ids[:-1].unsqueeze(0), model.zero(1))
+    whole = float(cross_entropy(model.decoder.output(features[0]), ids[1:]).nll) / 100
+    for steps in (1, 7, 100, 1000):
+        assert along(model, ids, steps=steps) == pytest.approx(whole, rel=1e-5)
+
+
+def test_an_epoch_reads_the_stream_in_order_and_each_epoch_is_cut_elsewhere() -> None:
+    ids = torch.arange(4, 4 + 500)
+    chunks = Chunks(ids, 3, 20, 1, torch.device("cpu"))
+    starts = set()
+    for epoch in range(4):
+        found = [chunks.fetch(epoch, number) for number in range(chunks.batches(epoch))]
+        assert [chunk.first for chunk in found] == [True] + [False] * (len(found) - 1)
+        for row in range(3):
+            read = torch.cat([chunk.tokens[row] for chunk in found])
+            assert torch.equal(read, torch.arange(len(read)) + read[0]), "no piece is left out or read twice"
+            assert all(torch.equal(chunk.wanted[row], chunk.tokens[row] + 1) for chunk in found)
+        starts.add(int(found[0].tokens[0, 0]))
+        assert 3 * sum(chunk.tokens.size(1) for chunk in found) > 500 - 20 - 3 * 20
+    assert len(starts) > 1
+
+
+def test_a_text_too_short_for_its_chunks_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"60 pieces.*rows=3.*chunk=20"):
+        Chunks(torch.arange(60), 3, 20, 1, torch.device("cpu"))
+
+
+def test_the_gradient_ends_at_the_chunk_and_the_state_does_not() -> None:
+    model = model_of()
+    loss = Along(model)
+    chunks = Chunks(torch.randint(4, 9, (200,)), 2, 10, 1, torch.device("cpu"))
+    loss(chunks.fetch(0, 0), 0.0)
+    carried = loss.hidden
+    assert not any(part.requires_grad for part in carried)
+    second = loss(chunks.fetch(0, 1), 0.0)
+    fresh, _ = model.loss(chunks.fetch(0, 1).tokens, chunks.fetch(0, 1).wanted, model.zero(2))
+    assert float(second.nll) != float(fresh.nll)
+    loss(chunks.fetch(0, 0), 0.0)
+    assert all(torch.equal(one, two) for one, two in zip(loss.hidden, carried, strict=True)), "an epoch begins anew"
+
+
+def test_a_loss_that_is_not_finite_leaves_no_state_behind() -> None:
+    model = model_of()
+    loss = Along(model)
+    chunks = Chunks(torch.randint(4, 9, (200,)), 2, 10, 1, torch.device("cpu"))
+    loss(chunks.fetch(0, 0), 0.0)
+    with torch.no_grad():
+        model.decoder.output.bias[5] = math.nan
+    loss(chunks.fetch(0, 1), 0.0)
+    assert loss.hidden == ()
+
+
+FACTS, SILENCE, QUESTION = (4, 5), (6, 8, 9), 7
+STEPS = 10  # of a chunk
+
+
+def story(fact: int, gap: int, draw: random.Random) -> list[int]:
+    return [fact, *(draw.choice(SILENCE) for _ in range(gap)), QUESTION]
+
+
+def student(seed: int) -> LanguageModel:
+    """A model taught along a stream of stories, in which a fact is asked for at most 8 steps later."""
+    draw = random.Random(seed)
+    ids = [i for fact in draw.choices(FACTS, k=8000) for i in [*story(fact, draw.randint(1, 8), draw), fact]]
+    torch.manual_seed(seed)
+    model = build(recipe_of(model={"layers": 1, "hidden": 24}), 10)
+    bias = model.decoder.lower.forwards[0].weights()[2].data  # type: ignore[operator, union-attr]
+    bias[24:48] = torch.empty(24).uniform_(1, 200).log()  # gates that can stay open (Tallec and Ollivier 2018)
+    bias[:24] = -bias[24:48]
+    loss, chunks = Along(model), Chunks(torch.tensor(ids), 8, STEPS, 1, torch.device("cpu"))
+    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    for epoch in range(3):
+        for number in range(chunks.batches(epoch)):
+            one = loss(chunks.fetch(epoch, number), 0.0)
+            optimizer.zero_grad()
+            (one.total / one.count).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+    return model.eval()
+
+
+def answers(model: LanguageModel, gap: int, reset: bool = False) -> float:
+    """How often the fact is the answer after a gap, read in chunks with the state carried or reset."""
+    stories = [(fact, story(fact, gap, random.Random(n))) for fact in FACTS for n in range(10)]
+    hits = 0
+    for fact, told in stories:
+        hidden = model.zero(1)
+        for start in range(0, len(told), STEPS):
+            hidden = model.zero(1) if reset else hidden
+            features, hidden = model(torch.tensor([told[start : start + STEPS]]), hidden)
+        hits += int(model.decoder.output(features[0, -1]).argmax()) == fact
+    return hits / len(stories)
+
+
+def test_a_fact_is_remembered_over_five_chunks() -> None:
+    students = (student(seed) for seed in range(6))  # some never get the idea
+    model = next(one for one in students if min(answers(one, gap) for gap in (1, 4, 8)) == 1.0)
+    assert answers(model, 5 * STEPS) >= 0.95
+    assert answers(model, 5 * STEPS, reset=True) <= 0.6
+
+
+# -- lines
+
+
+def test_lines_are_scored_each_on_its_own() -> None:
+    model = model_of()
+    ids = [[4, 5], [6], [7, 8, 4, 5, 6]]
+    together, count = over(model, ids)
+    alone = sum(over(model, [line])[0] for line in ids)
+    assert together == pytest.approx(alone, rel=1e-5)
+    assert count == 2 + 1 + 5 + 3
+
+
+# -- the whole way
+
+
+def test_it_is_trained_evaluated_and_writes(lm: Path) -> None:
+    done = call("train", lm, "--set", "training.epochs=12")
+    assert done.status == 0, done.err
+    assert "a stream of 576 pieces" in done.err
+    figures = json.loads(call("evaluate", "runs/lm", "--json").out)["figures"]
+    assert figures["perplexity"] < 2.0
+    assert figures["bits per character"] == pytest.approx(figures["loss"] / math.log(2), rel=0.02)
+    assert "perplexity" in call("evaluate", "runs/lm").out
+    assert json.loads(Path("runs/lm/evaluation.json").read_text())["figures"] == figures
+    written = call("generate", "runs/lm", "--prompt", "the c", "--length", "60", "--set", "search.temperature=0").out
+    assert written.startswith("the c")
+    assert len(written) == 5 + 60 + 1
+    assert set(written) <= set(TEXT)
+    assert "sat on the" in written
+    assert call("generate", "runs/lm", "--prompt", "the c", "--length", "60").out == (
+        call("generate", "runs/lm", "--prompt", "the c", "--length", "60").out
+    ), "the same seed"
+
+
+def test_a_resumed_run_is_one_that_never_stopped(lm: Path, children: Children) -> None:
+    options = ("--set", "training.epochs=6", "--set", "training.checkpoint_minutes=0")
+    assert call("train", lm, *options, "--out", "whole").status == 0
+    child = children.start("train", lm, *options, "--out", "broken")
+    until(lambda: Path("broken/training/state.pt").is_file())
+    child.kill(9)
+    child.wait()
+    assert call("train", lm, *options, "--out", "broken", "--resume").status == 0
+    assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+def test_lines_with_the_pieces_of_a_translator(lm: Path, toy: Toy) -> None:
+    pieces = toy.fixed / "target.model"
+    files = [f"data.{split}={toy.corpus / f'{split}.de'}" for split in ("train", "valid", "test")]
+    changes = ["data.unit=lines", f"tokenizer.file={pieces}", "training.epochs=8", *files]
+    done = call("train", lm, *(part for change in changes for part in ("--set", change)))
+    assert done.status == 0, done.err
+    assert Path("runs/lm/target.model").read_bytes() == pieces.read_bytes()
+    line = call("generate", "runs/lm", "--prompt", "fis", "--set", "search.temperature=0").out
+    assert line.startswith("fisch")
+    assert line.count("\n") == 1
+    assert json.loads(call("evaluate", "runs/lm", "--json").out)["figures"]["perplexity"] < 20
+
+
+def test_characters_are_a_text_and_back(tmp_path: Path) -> None:
+    text = "Ä\n\t\N{GRINNING FACE}\u2028é"
+    characters = Characters.of(text)
+    (tmp_path / "characters.json").write_bytes(characters.proto)
+    again = Characters.load(tmp_path / "characters.json")
+    assert again.decode(again.encode(text)) == text
+    assert again.encode("x") == [UNK]
+
+
+def test_one_hot_is_an_embedding_that_is_the_identity() -> None:
+    tokens = torch.tensor([[0, 3, 2]])
+    assert torch.equal(OneHot(4)(tokens)[0], torch.eye(4)[tokens[0]])
+
+
+def test_thirty_two_examples_are_learnt_by_heart() -> None:
+    torch.manual_seed(1)
+    draw = random.Random(2)
+    ids = [[draw.randint(4, 11) for _ in range(draw.randint(3, 8))] for _ in range(32)]
+    lines = [[number + 12, *line] for number, line in enumerate(ids)]  # each begins with its own number
+    model = build(recipe_of(model={"layers": 1, "hidden": 64, "embed": 24}), 44)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    from nmt.shapes.language_model import _batch
+
+    chunk = _batch(lines, torch.device("cpu"))
+    for _ in range(150):
+        loss, _ = model.loss(chunk.tokens, chunk.wanted, model.zero(32))
+        optimizer.zero_grad()
+        (loss.total / loss.count).backward()
+        optimizer.step()
+    model.eval()
+    features, _ = model(chunk.tokens, model.zero(32))
+    right = (model.decoder.output(features).argmax(2) == chunk.wanted)[:, 1:]  # which line it is cannot be known
+    assert float(right[chunk.wanted[:, 1:] != 0].float().mean()) > 0.98
+    settings = recipe_of(search={"temperature": 0.0}).search
+    assert list(generate(model, settings, chunk.tokens[5, :2].tolist())) == lines[5][1:]
+    assert list(islice(generate(model, settings, chunk.tokens[6, :2].tolist()), 2)) == lines[6][1:3]
+
+
+# -- what is wrong is said
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["data.unit=stream", "tokenizer.model=bpe"], "read by its characters"),
+        (["model.tie=true", "model.embed=one-hot"], "nothing to tie"),
+        (["model.hiden=3"], "did you mean 'hidden'"),
+        (["training.rows=1000"], "too few for training.rows=1000"),
+        (["data.train=nothing.txt"], "nothing.txt: cannot be read"),
+        (["data.path=nowhere"], "no 'nowhere'"),
+        (["task=poetry"], "poetry"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(changes: list[str], message: str, lm: Path) -> None:
+    done = call("train", lm, *(part for change in changes for part in ("--set", change)))
+    assert done.status in (1, 2)
+    assert message in done.error
+    assert not Path("runs/lm").exists()
+
+
+def test_folders_of_one_task_are_refused_by_the_verbs_of_another(lm: Path, toy: Toy) -> None:
+    assert call("train", lm, "--set", "training.epochs=1").status == 0
+    assert "a model for language-model, not for translation" in call("translate", "runs/lm", stdin="x\n").error
+    assert "a model for translation, not for language-model" in call("generate", toy.fixed).error
+    assert "it is evaluated alone" in call("evaluate", "runs/lm", toy.fixed).error
+    assert "has never seen" in call("generate", "runs/lm", "--prompt", "Ω").error
+    assert load(Path("runs/lm")).vocabulary.vocab > 4
