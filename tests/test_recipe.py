@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from nmt import run
 from nmt.errors import CallError, RecipeError
 from nmt.recipe import Recipe, changed, differences, dump, find, header, load, names, parse, parse_as, shipped
 
