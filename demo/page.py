@@ -21,7 +21,7 @@ from typing import Any
 
 import gradio as gr
 
-from nmt import corrections, document, plots
+from nmt import corrections, document, plots, run
 from nmt.checkpoint import read, read_json, read_metrics
 from nmt.document import Document
 from nmt.errors import CheckpointError, DataError, NmtError
@@ -30,7 +30,7 @@ from nmt.explain import explain
 from nmt.formats import decode_lines
 from nmt.recipe import Search, dump
 from nmt.service import Service
-from nmt.translate import Alternative, Translation, Translator, split
+from nmt.translate import Alternative, Translation, split
 
 from . import view
 
@@ -52,7 +52,7 @@ class Model:
         """`folders`: one or `runs/a+runs/b`. `changes`: `search.x=y`."""
         paths = split(folders)
         spared = max(1, (os.cpu_count() or 1) - 1)  # a core for the server
-        translator = Translator.load(folders, threads=spared).adjusted(changes)
+        translator = run.translator(folders, changes, threads=spared)
         return cls(" + ".join(path.resolve().name for path in paths), paths, Service(translator))
 
     @property

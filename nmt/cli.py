@@ -96,15 +96,17 @@ def evaluate(
     Example: nmt evaluate runs/multi30k-en-de
     """
     from nmt import evaluate as work
+    from nmt import run
 
+    settings = _search(beam, changes)
     if other := _shape(systems):
-        from nmt import run
-
         if len(systems) > 1 or source or reference or hypothesis:
             raise CallError(f"{systems[0]} does not translate: it is evaluated alone, on the test split of its recipe")
-        result = run.evaluate(other, Path(systems[0]), _search(beam, changes))
+        result = run.evaluate(other, Path(systems[0]), settings)
     else:
-        result = work.run(systems, source, reference, hypothesis, _search(beam, changes), significance.value)
+        result = work.run(
+            systems, source, reference, hypothesis, lambda name: run.translator(name, settings), significance.value
+        )
     _print(json.dumps(result.to_json(), ensure_ascii=False, indent=2) if as_json else str(result))
 
 
@@ -124,11 +126,12 @@ def translate(
     """
     from nmt.formats import count_lines, read_lines
     from nmt.progress import Bar
-    from nmt.translate import Translator, nbest_texts, to_json
+    from nmt.run import translator as load
+    from nmt.translate import nbest_texts, to_json
 
     settings = _search(beam, changes)
     total = count_lines(input) if input and input.is_file() else 0  # a pipe can be read only once
-    translator = Translator.load(system).adjusted(settings)
+    translator = load(system, settings)
     with _writing(output) as out, contextlib.ExitStack() as stack:
         bar = stack.enter_context(Bar("translating", total)) if total else None
         lines = read_lines(input) if input else _stdin_lines()

@@ -6,7 +6,7 @@ signature that makes it comparable.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -133,7 +133,7 @@ def run(
     source: Path | None,
     reference: Path | None,
     hypotheses: Sequence[Path],
-    changes: Sequence[str],
+    load: Callable[[str], Translator],
     method: Method,
 ) -> Evaluation:
     """What `nmt evaluate` does: translate with the systems, add the hypothesis files, score all, save beside the first.
@@ -145,7 +145,7 @@ def run(
         raise CallError("nothing to evaluate: name a run folder, or a file of translations with --hypothesis")
     if len(set(names)) < len(names):
         raise CallError("the same system is named twice: name different ones to compare them")
-    translators = {name: Translator.load(name).adjusted(changes) for name in systems}
+    translators = {name: load(name) for name in systems}
     test = _test_set(translators, source, reference)
     given = {str(file): list(read_lines(file)) for file in hypotheses}
     _check(test, given)  # before the long work

@@ -200,6 +200,8 @@ class Search(Section):
     seed: int = Field(1, ge=0)
     max_source: int = Field(256, ge=1, description="pieces; a longer line is translated in parts")
     batch_tokens: int = Field(4000, ge=1, description="sentences times pieces searched at once")
+    language_model: str | None = Field(None, description="a model folder whose language model has a say")
+    language_model_weight: float = Field(0.1, ge=0)
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: faster where the CPU computes in it")
 
 

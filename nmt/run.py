@@ -6,13 +6,13 @@ The run folder is the model folder (see `nmt.checkpoint`), with `curves.png` bes
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from nmt import __version__, checkpoint, plots, translation
+from nmt import __version__, checkpoint, translation
 from nmt import recipe as recipes
 from nmt.errors import CallError, CheckpointError
 from nmt.hardware import Hardware, choose
@@ -20,6 +20,7 @@ from nmt.job import Job
 from nmt.progress import say
 from nmt.recipe import AnyRecipe, Recipe, Task, differences
 from nmt.trainer import Position, Trainer
+from nmt.translate import Translator
 
 # what may change between stopping and going on: a longer training, and what does not touch the weights
 FREE = ("training.epochs", "training.checkpoint_minutes", "training.samples", "training.tensorboard")
@@ -58,6 +59,21 @@ def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Any]
         return other.job(recipe, hardware, folder)
     assert isinstance(recipe, Recipe)
     return translation.job(recipe, hardware, folder)
+
+
+def translator(system: str, changes: Sequence[str] = (), threads: int | None = None) -> Translator:
+    """Open a model folder or an ensemble, with `search.x=y` changes and the language model that its search names."""
+    one = Translator.load(system, threads=threads).adjusted(changes)
+    if one.settings.language_model is not None:
+        from nmt.shapes import language_model
+
+        one.fusion = language_model.fusion(one.settings.language_model)
+        if one.fusion.fingerprint != one.members[0].target.fingerprint:
+            raise CallError(
+                f"search.language_model: {one.settings.language_model} writes other pieces than {system}: "
+                f"train it with tokenizer.file set to the target.model of that"
+            )
+    return one
 
 
 def evaluate(other: Shape, folder: Path, changes: Iterable[str]) -> Any:
@@ -198,6 +214,8 @@ def _facts(hardware: Hardware) -> dict[str, Any]:
 
 def _draw(folder: Path) -> None:
     """The picture of a run; one that cannot be written costs no training."""
+    from nmt import plots  # matplotlib, which translating does not need
+
     rows = checkpoint.read_metrics(folder)
     try:
         if rows:

@@ -16,7 +16,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -326,3 +326,14 @@ def ensemble(steps: Sequence[Step[SearchState]]) -> Step[Joined]:
         return mean, Joined(tuple(part for _, part in pairs))
 
     return step
+
+
+def fused(step: Step[Any], language_model: Step[Any], weight: float) -> Step[Joined]:
+    """Shallow fusion (Gulcehre et al. 2015, section 4.1): log p + weight · log p of a language model."""
+
+    def joined(tokens: Tensor, state: Joined) -> tuple[Tensor, Joined]:
+        log_probs, own = step(tokens, state.states[0])
+        said, other = language_model(tokens, state.states[1])
+        return log_probs + weight * said, Joined((own, other))
+
+    return joined

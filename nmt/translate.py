@@ -22,7 +22,7 @@ from nmt.errors import CallError
 from nmt.model import Seq2Seq, build
 from nmt.progress import say
 from nmt.recipe import Recipe, Search, changed
-from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, ensemble, search
+from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, ensemble, fused, search
 from nmt.stepper import Stepper
 from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -105,8 +105,22 @@ class _Part:
     after: list[int] = field(default_factory=list)  # what may follow the prefix; any if empty
 
 
+@dataclass(frozen=True)
+class Fusion:
+    """A language model that has a say in search: its step, and where it starts for so many sources."""
+
+    step: Step[Any]
+    start: Callable[[int], SearchState]
+    fingerprint: str  # of its pieces
+
+
 class Translator:
-    """Translates with one model, or the mean of several that write the same pieces."""
+    """Translates with one model, or the mean of several that write the same pieces.
+
+    `fusion` is the language model that `search.language_model` names; `nmt.run.translator` puts it there.
+    """
+
+    fusion: Fusion | None = None
 
     def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
         self.members = list(members)
@@ -310,10 +324,14 @@ class Translator:
             lengths = torch.tensor([len(row) for row in ids], device=self.device)
             context = member.model.encoder(pad(ids).to(self.device), lengths)
             places.append(stepper.start(member.model.bridge(context.final), context))
-        if len(places) == 1:
-            return self.steppers[0], places[0]
         steps: list[Step[Any]] = [*self.steppers]
-        return ensemble(steps), Joined(tuple(places))
+        step, place = (steps[0], places[0]) if len(steps) == 1 else (ensemble(steps), Joined(tuple(places)))
+        if self.settings.language_model is None:
+            return step, place
+        if self.fusion is None:
+            raise CallError("search.language_model: open the model with nmt.run.translator, which brings it in")
+        weight = self.settings.language_model_weight
+        return fused(step, self.fusion.step, weight), Joined((place, self.fusion.start(len(parts))))
 
     def _translation(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], nbest: int) -> Translation:
         """Put the parts of a line together again, the n-th best of each."""

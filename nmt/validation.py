@@ -27,7 +27,7 @@ class Validation:
         self.references = material.valid.target[:count]
         self.model, self.recipe, self.hardware = model, recipe, hardware
         self.pairs = (material.source.encode(self.sources), material.target.encode(self.references))
-        self.search = recipe.search.model_copy(update={"method": "greedy"})
+        self.search = recipe.search.model_copy(update={"method": "greedy", "language_model": None})
         self.member = Member(model, material.source, material.target)
 
     def __call__(self, quick: bool) -> dict[str, Any]:

@@ -55,7 +55,11 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         7,
         {"data", "hardware", "job", "loss", "material", "model", "progress", "recipe", "tokenizer", "validation"},
     ),
-    "run": (8, {"checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translation"} | SHAPES),
+    "run": (
+        8,
+        {"checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate", "translation"}
+        | SHAPES,
+    ),
     "evaluate": (6, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
     "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
     "explain": (6, {"tokenizer", "translate"}),
@@ -68,7 +72,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "shapes.language_model": (
         7,
         {"cells", "checkpoint", "context", "data", "decoder", "hardware", "job", "loss", "model", "progress", "recipe"}
-        | {"search", "shapes.report", "shapes.text", "stepper", "tokenizer"},
+        | {"search", "shapes.report", "shapes.text", "stepper", "tokenizer", "translate"},
     ),
     "cli": (
         9,

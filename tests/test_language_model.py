@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 import yaml
 from toy import Children, Toy, call, until
 
-from nmt.errors import RecipeError
+from nmt import Translator, run
+from nmt.errors import CallError, RecipeError
 from nmt.loss import cross_entropy
 from nmt.recipe import parse_as
 from nmt.shapes.language_model import (
@@ -267,6 +269,38 @@ def test_thirty_two_examples_are_learnt_by_heart() -> None:
     settings = recipe_of(search={"temperature": 0.0}).search
     assert list(generate(model, settings, chunk.tokens[5, :2].tolist())) == lines[5][1:]
     assert list(islice(generate(model, settings, chunk.tokens[6, :2].tolist()), 2)) == lines[6][1:3]
+
+
+# -- it has a say in translating
+
+
+def test_a_language_model_joins_the_search_of_a_translator(lm: Path, toy: Toy) -> None:
+    files = [f"data.{split}={toy.corpus / f'{split}.de'}" for split in ("train", "valid", "test")]
+    changes = ["data.unit=lines", f"tokenizer.file={toy.fixed / 'target.model'}", "training.epochs=4", *files]
+    assert call("train", lm, *(part for change in changes for part in ("--set", change))).status == 0
+    joined = run.translator(str(toy.fixed), ["search.language_model=runs/lm", "search.language_model_weight=0.5"])
+    alone, own = run.translator(str(toy.fixed)), load(Path("runs/lm"))
+    found = joined.translate(["kala juo", "iso koira"], nbest=3)
+    assert [len(one.alternatives) for one in found] == [2, 2]
+    for source, best in zip(["kala juo", "iso koira"], found, strict=True):
+        for one in (best, *best.alternatives):
+            pieces = own.vocabulary.ids(one.tokens)  # type: ignore[union-attr]
+            nats, _ = over(own.model, [pieces])
+            (scored,) = alone.score([source], [one.text])
+            assert sum(one.log_probs) == pytest.approx(scored.log_prob - 0.5 * nats, rel=1e-3)
+    assert call("translate", toy.fixed, "--set", "search.language_model=runs/lm", stdin="kala\n").status == 0
+    own_copy = shutil.copytree(toy.fixed, "fixed")
+    assert call("evaluate", own_copy, "--set", "search.language_model=runs/lm").status == 0
+    other = call("translate", toy.attention, "--set", "search.language_model=nowhere", stdin="kala\n")
+    assert "nowhere: no such model folder" in other.error
+
+
+def test_a_language_model_of_other_pieces_is_refused(lm: Path, toy: Toy) -> None:
+    assert call("train", lm, "--set", "training.epochs=1").status == 0
+    refused = call("translate", toy.fixed, "--set", "search.language_model=runs/lm", stdin="kala\n")
+    assert "runs/lm writes characters" in refused.error
+    with pytest.raises(CallError, match=r"nmt\.run\.translator"):
+        Translator.load(toy.fixed).adjusted(["search.language_model=runs/lm"]).translate(["kala"])
 
 
 # -- what is wrong is said

@@ -40,6 +40,7 @@ from nmt.shapes.report import Report
 from nmt.shapes.text import Characters, TextData, lines
 from nmt.stepper import Stepper
 from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from nmt.translate import Fusion
 
 SHOWN = 200  # pieces of a sample at each validation
 CHARACTERS, PIECES = "characters.json", "target.model"
@@ -407,6 +408,17 @@ def evaluate(folder: Path, changes: Iterable[str] = ()) -> Report:
     nats, count = text.nats(one.model)
     counts: dict[str, float | int] = {"pieces": count, "characters": text.letters}
     return Report(f"{one.recipe.name} test", counts | _figures(nats, count, text.letters))
+
+
+def fusion(folder: str) -> Fusion:
+    """A language model of lines as search wants it, to help a translator. Raises CheckpointError, CallError."""
+    one = load(Path(folder))
+    if isinstance(one.vocabulary, Characters):
+        raise CallError(f"search.language_model: {folder} writes characters: train one of lines in the same pieces")
+    step = Stepper(one.model.decoder)
+    return Fusion(
+        step, lambda rows: step.start(one.model.zero(rows), one.model.nothing(rows)), one.vocabulary.fingerprint
+    )
 
 
 @torch.inference_mode()
