@@ -191,6 +191,58 @@ def generate(
 
 
 @app.command()
+def caption(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a captioner.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures (PNG).")],
+    beam: Beam = None,
+    changes: Set = [],  # noqa: B006
+) -> None:
+    """Say what is in pictures, a line each.
+
+    Example: nmt caption runs/caption-shapes runs/caption-shapes/test-1.png
+    """
+    from nmt.shapes import captioner
+
+    one = captioner.load(model, _search(beam, changes))
+    _print("\n".join(captioner.caption(one, files)))
+
+
+@app.command()
+def tag(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a tagger.")],
+    files: Annotated[list[Path], typer.Argument(metavar="[FILE]...", help="Source lines and their translations.")] = [],  # noqa: B006
+) -> None:
+    """Tag each word of lines of text: of two files, or of standard input with a tab between the two sides.
+
+    Example: nmt tag runs/quality-tags-en-de test.src test.mt
+    """
+    from nmt.shapes import tagger
+
+    out = _results()
+    one = tagger.load(model)
+    for tags in tagger.tag(one, tagger.lines(one, files, _stdin_lines())):
+        out.write(" ".join(tags) + "\n")
+
+
+@app.command()
+def classify(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a classifier.")],
+    input: Annotated[Path | None, typer.Option(help="Lines to classify; standard input if not given.")] = None,
+) -> None:
+    """Say the class of each line of text and its probability, with a tab between them.
+
+    Example: echo "a funny and moving film" | nmt classify runs/sentiment-sst2
+    """
+    from nmt.formats import read_lines
+    from nmt.shapes import classifier
+
+    out = _results()
+    one = classifier.load(model)
+    for label, probability in classifier.classify(one, read_lines(input) if input else _stdin_lines()):
+        out.write(f"{label}\t{probability:.4f}\n")
+
+
+@app.command()
 def demo(
     systems: Annotated[list[str], typer.Argument(metavar="RUN...", help="Model folders or ensembles.")],
     corrections: Annotated[Path, typer.Option(help="Folder for accepted corrections.")] = Path("corrections"),
@@ -220,8 +272,12 @@ def data(
     Example: nmt data multi30k-en-de
     """
     from nmt import report
-    from nmt.recipe import load
+    from nmt.recipe import load, task
 
+    if task(recipe) != "translation":
+        raise CallError(
+            f"{recipe} is for {task(recipe)}: `nmt data` looks at sentence pairs; `nmt train` checks the rest"
+        )
     _print(report.data(load(recipe, changes), recipe))
 
 
@@ -234,9 +290,9 @@ def info(
 
     Example: nmt info runs/multi30k-en-de
     """
-    from nmt import report
+    from nmt import report, run
 
-    _print(report.info(subject, changes))
+    _print(report.info(subject, changes, run.kind_of(subject)))
 
 
 def _shape(systems: list[str]) -> Any:

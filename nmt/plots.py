@@ -31,6 +31,7 @@ Corner = Literal["upper right", "lower right", "best"]
 DPI = 120
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+SCORES = {"bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy", "macro F1": "macro F1", "mcc": "MCC"}  # in percent
 INK, QUIET, FAINT = "#333333", "#767676", "#E4E4E4"  # text; second text; lines and bars behind the data
 WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", "#0072B2", "#00263B"])
 CELL = 0.3  # inches of one piece in an attention map
@@ -53,19 +54,32 @@ class Bucket(Protocol):
     def bleu(self) -> float: ...
 
 
+class Look(Protocol):
+    """What `looks` draws of a picture (H, H, 3): the words of its caption, and weights (words, G, G) of 0 to 1."""
+
+    @property
+    def picture(self) -> npt.NDArray[np.uint8]: ...
+    @property
+    def words(self) -> Sequence[str]: ...
+    @property
+    def weights(self) -> npt.NDArray[np.float32]: ...
+
+
 def curves(records: Sequence[Mapping[str, object]], path: Path) -> None:
-    """A run from its metrics.jsonl: the losses on the left, BLEU and chrF of the validation on the right."""
+    """A run from its metrics.jsonl: the losses on the left, the scores of the validation on the right."""
+    scores = {name: _series(records, "valid", key) for key, name in SCORES.items()}
+    there = [name for name, (steps, _) in scores.items() if len(steps)]
     figure = _figure(10, 4)
     left, right = figure.subplots(1, 2, sharex=True)
     _style(left, "Loss", "step", "loss per target token")
-    _style(right, "Scores of the validation set", "step", "BLEU and chrF")
+    _style(right, "Scores of the validation set", "step", " and ".join(there))
     for axes in (left, right):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _losses(left, records)
     _legend(left, _drawn(left), "upper right")
-    for place, (key, name) in enumerate((("bleu", "BLEU"), ("chrf", "chrF")), start=1):  # 0 is training
-        _best(right, *_series(records, "valid", key), name, COLOURS[place], MARKERS[place])
+    for place, name in enumerate(there, start=1):  # 0 is training
+        _best(right, *scores[name], name, COLOURS[place], MARKERS[place])
     _legend(right, _drawn(right), "lower right")
     _save(figure, path)
 
@@ -113,6 +127,45 @@ def attention(source: Sequence[str], target: Sequence[str], weights: npt.ArrayLi
     axes.set_yticks(np.arange(1, len(target)) - 0.5, minor=True)
     axes.grid(which="minor", color=FAINT, linewidth=0.6)
     axes.tick_params(which="minor", length=0, top=False)
+    _save(figure, path)
+
+
+def looks(looks: Sequence[Look], path: Path) -> None:
+    """Where a captioner looked: a row a picture. For each word it fades to white where its weights are small."""
+    across = max(len(look.words) for look in looks)
+    figure = _figure(0.95 * (1 + across), 1.15 * len(looks))
+    rows = figure.subplots(len(looks), 1 + across, squeeze=False)
+    for axes in rows.flat:
+        axes.axis("off")
+    for row, look in zip(rows, looks, strict=True):
+        row[0].imshow(look.picture)
+        for axes, word, weights in zip(row[1:], look.words, look.weights, strict=False):
+            cell = len(look.picture) // len(weights)
+            seen = 0.2 + 0.8 * np.kron(weights / weights.max(), np.ones((cell, cell)))  # (H, H)
+            axes.imshow(1 - (1 - look.picture / 255) * seen[:, :, np.newaxis])
+            axes.set_title(word, color=INK, fontsize=10).set_parse_math(False)
+    _save(figure, path)
+
+
+def confusion(table: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
+    """How many of each class (a row) were taken for each (a column); a field is as dark as its share of the row."""
+    counts = np.asarray(table, dtype=np.float64)  # (C, C)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 0.9 * len(labels)
+    figure = _figure(side + 2, side + 1.4)
+    axes = figure.subplots()
+    axes.imshow(shares, cmap=WEIGHTS, vmin=0, vmax=1, interpolation="nearest")
+    _style(axes, "Taken for", "", "class")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set(color=INK, parse_math=False)
+    for (row, column), share in np.ndenumerate(shares):
+        text = f"{counts[row, column]:,.0f}\n{share:.0%}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.5 else INK, fontsize=10)
     _save(figure, path)
 
 

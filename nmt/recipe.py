@@ -22,7 +22,7 @@ from pydantic import model_validator as model_validator
 from nmt.errors import RecipeError
 
 Cell = Literal["rnn", "lstm", "gru"]
-Task = Literal["translation", "language-model"]
+Task = Literal["translation", "language-model", "classification", "captioning", "tagging"]
 
 
 class Section(BaseModel):

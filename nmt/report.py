@@ -11,27 +11,23 @@ import torch
 from nmt import checkpoint
 from nmt.corpus import MissingCorpusError
 from nmt.data import histogram
-from nmt.errors import CallError, CheckpointError, DataError, RecipeError
+from nmt.errors import CallError, CheckpointError, DataError
 from nmt.material import gather, overlaps
 from nmt.model import build, sizes
-from nmt.recipe import Recipe, dump, find, header, load
+from nmt.recipe import AnyRecipe, Recipe, dump, find, header, load_as
 
 
-def info(subject: str, changes: Sequence[str] = ()) -> str:
-    """Sizes, recipe, data and scores of a model folder, or what a recipe would make."""
+def info(subject: str, changes: Sequence[str] = (), kind: type[AnyRecipe] = Recipe) -> str:
+    """Sizes, recipe, data and scores of a model folder, or what a recipe would make; `kind` is that of its task."""
     folder = Path(subject)
     if not folder.is_dir():
-        try:
-            find(subject)
-        except RecipeError as error:
-            raise CallError(f"no model folder '{subject}', and {error}") from None
-        return _of_recipe(load(subject, changes))
+        return _of_recipe(load_as(kind, subject, changes))
     if changes:
         raise CallError("--set: a run is as it was trained: give a recipe to see what changes would make of it")
-    saved = checkpoint.read(folder)
+    saved = checkpoint.read_as(kind, folder)
     blocks = [_complete(_figures, saved.info, folder / checkpoint.INFO), _files(folder)]
     evaluation = folder / "evaluation.json"
-    if evaluation.is_file():
+    if evaluation.is_file() and kind is Recipe:
         blocks.append(_complete(_scores, checkpoint.read_json(evaluation), evaluation))
     return "\n\n".join([*blocks, dump(saved.recipe).rstrip()])
 
@@ -44,7 +40,9 @@ def _complete(show: Callable[[dict[str, Any]], str], content: dict[str, Any], pa
         raise CheckpointError(f"{path}: not what nmt writes there: copy it again, or make it anew") from None
 
 
-def _of_recipe(recipe: Recipe) -> str:
+def _of_recipe(recipe: AnyRecipe) -> str:
+    if not isinstance(recipe, Recipe):  # its sizes depend on its data
+        return dump(recipe).rstrip()
     vocab = recipe.tokenizer.vocab_size
     with torch.device("meta"):  # shapes without memory
         parts = sizes(build(recipe, vocab, vocab))
@@ -57,23 +55,31 @@ def _parameters(parts: dict[str, int]) -> str:
 
 
 def _figures(info: dict[str, Any]) -> str:
-    data, best = info["data"], info.get("best")
+    best = info.get("best")
+    pieces = ", ".join(f"{count:,} {side}" for side, count in info["vocabulary"].items())
+    counts = ", ".join(f"{count:,} {what}" for what, count in info["data"].items() if isinstance(count, int))
     lines = [
         _parameters(info["parameters"]),
-        f"vocabulary   {info['vocabulary']['source']:,} source, {info['vocabulary']['target']:,} target pieces",
-        f"data         {data['train']:,} training pairs, {data['valid']:,} valid",
+        f"vocabulary   {pieces} pieces",
+        f"data         {counts}",
         f"trained on   {info['hardware']}, torch {info['torch']}, nmt {info['package']}",
     ]
     if info.get("seconds"):
         rate = info["tokens"] / info["seconds"]
         minutes = info["seconds"] / 60
-        lines.append(f"training     {minutes:.1f} minutes, {info['updates']:,} updates, {rate:,.0f} target tokens/s")
+        lines.append(f"training     {minutes:.1f} minutes, {info['updates']:,} updates, {rate:,.0f} targets/s")
     if best:
-        lines.append(
-            f"best valid   BLEU {best['bleu']:.2f}, chrF {best['chrf']:.2f}, perplexity {best['perplexity']:.2f} "
-            f"({best['decoding']}; {best['signature']})"
-        )
+        scores = ", ".join(f"{_NAMES.get(name, name)} {value:.2f}" for name, value in best.items() if _is_score(value))
+        how = "; ".join(best[key] for key in ("decoding", "signature") if key in best)
+        lines.append(f"best valid   {scores}" + (f" ({how})" if how else ""))
     return "\n".join(lines)
+
+
+_NAMES = {"bleu": "BLEU", "chrf": "chrF"}
+
+
+def _is_score(value: object) -> bool:
+    return isinstance(value, float)
 
 
 def _files(folder: Path) -> str:

@@ -14,7 +14,7 @@ import torch
 
 from nmt import __version__, checkpoint, translation
 from nmt import recipe as recipes
-from nmt.errors import CallError, CheckpointError
+from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.progress import say
@@ -43,13 +43,40 @@ def shape(task: Task) -> Shape | None:
         from nmt.shapes import language_model
 
         return language_model
+    if task == "classification":
+        from nmt.shapes import classifier
+
+        return classifier
+    if task == "captioning":
+        from nmt.shapes import captioner
+
+        return captioner
+    if task == "tagging":
+        from nmt.shapes import tagger
+
+        return tagger
     return None
+
+
+def _kind(task: Task) -> type[AnyRecipe]:
+    other = shape(task)
+    return other.KIND if other else Recipe
+
+
+def kind_of(subject: str) -> type[AnyRecipe]:
+    """The kind of recipe that a run folder was trained with, or that a recipe is. Raises CallError for neither."""
+    if Path(subject).is_dir():
+        return _kind(checkpoint.task(Path(subject)))
+    try:
+        recipes.find(subject)
+    except RecipeError as error:
+        raise CallError(f"no model folder '{subject}', and {error}") from None
+    return _kind(recipes.task(subject))
 
 
 def load(name: str, changes: Iterable[str] = ()) -> AnyRecipe:
     """A recipe of any task, by path or shipped name."""
-    other = shape(recipes.task(name))
-    return recipes.load_as(other.KIND, name, changes) if other else recipes.load(name, changes)
+    return recipes.load_as(_kind(recipes.task(name)), name, changes)
 
 
 def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Any]:

@@ -16,7 +16,7 @@ import nmt
 
 HOME = Path(nmt.__file__).parent
 
-SHAPES = {"shapes.language_model"}
+SHAPES = {"shapes.captioner", "shapes.classifier", "shapes.language_model", "shapes.tagger"}
 # module: its level, and what it imports inside `nmt` (`errors` is for all). When the design changes, this table
 # changes with it, on purpose.
 MODULES: dict[str, tuple[int, set[str]]] = {
@@ -69,10 +69,43 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "shapes.__init__": (0, set()),
     "shapes.report": (0, set()),
     "shapes.text": (3, {"corpus", "recipe", "tokenizer"}),
+    "shapes.scores": (0, set()),
+    "shapes.frames": (0, set()),
+    "shapes.tagged": (3, {"corpus", "recipe", "shapes.frames", "shapes.scores"}),
+    "shapes.tagger": (
+        7,
+        {"attention", "cells", "checkpoint", "data", "encoder", "formats", "hardware", "job", "loss", "model"}
+        | {"recipe", "shapes.frames", "shapes.report", "shapes.scores", "shapes.tagged", "tokenizer"},
+    ),
     "shapes.language_model": (
         7,
         {"cells", "checkpoint", "context", "data", "decoder", "hardware", "job", "loss", "model", "progress", "recipe"}
         | {"search", "shapes.report", "shapes.text", "stepper", "tokenizer", "translate"},
+    ),
+    "shapes.bag": (0, set()),
+    "shapes.words": (2, {"tokenizer"}),
+    "shapes.classifier": (
+        7,
+        {
+            "attention",
+            "cells",
+            "checkpoint",
+            "corpus",
+            "data",
+            "encoder",
+            "hardware",
+            "job",
+            "loss",
+            "material",
+            "model",
+        }
+        | {"plots", "progress", "recipe", "shapes.bag", "shapes.report", "shapes.scores", "shapes.words", "tokenizer"},
+    ),
+    "shapes.pictures": (2, {"recipe"}),
+    "shapes.captioner": (
+        7,
+        {"cells", "checkpoint", "context", "data", "decoder", "hardware", "job", "loss", "metrics", "model", "plots"}
+        | {"progress", "recipe", "search", "shapes.pictures", "shapes.report", "stepper", "tokenizer"},
     ),
     "cli": (
         9,
@@ -147,6 +180,7 @@ def test_only_run_and_cli_reach_a_shape() -> None:
     ("package", "users"),
     [
         ("matplotlib", {"plots"}),
+        ("PIL", {"shapes.pictures"}),
         ("sentencepiece", {"tokenizer"}),
         ("safetensors", {"checkpoint"}),
         ("sacrebleu", {"metrics"}),

@@ -227,3 +227,37 @@ def test_dropout_masks_are_held_when_passed_in(cell: str) -> None:
         outs.append(out)
     torch.testing.assert_close(torch.cat(outs, dim=1), whole)
     assert not torch.allclose(stack(x, masks=stack.masks(x))[0], whole)
+
+
+# -- one step: the recurrent net as a feed-forward net
+
+
+@cells
+def test_one_step_from_zero_is_the_feed_forward_equation(cell: str) -> None:
+    stack = stacked(cell, 2, False)
+    x = torch.randn(B, 1, X)
+    want = x[:, 0]
+    for layer in stack.forwards:
+        inputs, _, bias, hidden_bias = layer.weights()  # type: ignore[operator]
+        gates = want @ inputs.T + bias
+        if cell == "rnn":
+            want = torch.tanh(gates + hidden_bias)
+        elif cell == "lstm":
+            i, _, g, o = torch.chunk(gates + hidden_bias, 4, dim=1)
+            want = o.sigmoid() * torch.tanh(i.sigmoid() * g.tanh())
+        else:
+            (r, z), n = torch.chunk(gates + hidden_bias, 3, dim=1)[:2], gates[:, 2 * D :]
+            want = (1 - z.sigmoid()) * torch.tanh(n + r.sigmoid() * hidden_bias[2 * D :])
+    torch.testing.assert_close(stack(x)[0][:, 0], want)
+
+
+def test_the_joined_matrix_gives_what_the_two_products_give() -> None:
+    stack = stacked("rnn", 1, False)
+    inputs, recurrent, bias, hidden_bias = stack.forwards[0].weights()  # type: ignore[operator]
+    joined = torch.cat([inputs, recurrent], dim=1)  # [W_xh W_hh]
+    x, h = torch.randn(B, X), torch.randn(B, D)
+    apart = x @ inputs.T + h @ recurrent.T
+    together = torch.cat([x, h], dim=1) @ joined.T
+    torch.testing.assert_close(together, apart)
+    out, _ = stack(x.unsqueeze(1), (h.unsqueeze(0),))
+    torch.testing.assert_close(out[:, 0], torch.tanh(together + bias + hidden_bias))

@@ -40,6 +40,10 @@ VERBS = {
     ),
     "translate": (["system"], {"--input", "--output", "--format", "--nbest", "--beam", "--set"}),
     "score": (["system", "source", "target"], {"--nbest"}),
+    "generate": (["model"], {"--prompt", "--length", "--set"}),
+    "classify": (["model"], {"--input"}),
+    "caption": (["model", "files"], {"--beam", "--set"}),
+    "tag": (["model", "files"], set()),
     "demo": (["systems"], {"--corrections", "--host", "--port", "--auth", "--share", "--beam", "--set"}),
     "data": (["recipe"], {"--set"}),
     "info": (["subject"], {"--set"}),
@@ -367,7 +371,7 @@ def broken_model(fault: str, folder: Path) -> str:
         return "source.model: cannot be read: No such file or directory"
     if fault == "no recipe":
         (folder / "recipe.yaml").unlink()
-        return "recipe.yaml: cannot be read"
+        return "recipe.yaml: missing: run is not a model folder of nmt"
     assert fault == "another recipe"
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     recipe["model"]["decoder"]["hidden"] = 24
@@ -781,7 +785,7 @@ def test_info_of_a_run(toy: Toy, tmp_path: Path) -> None:
     assert result.status == 0
     for said in (
         "48 source, 48 target pieces",
-        "200 training pairs, 20 valid",
+        "200 train, 20 valid",
         "best valid   BLEU ",
         "minutes",
         "files",
@@ -798,6 +802,13 @@ def test_info_of_a_run(toy: Toy, tmp_path: Path) -> None:
     result = call("info", "run", "--set", "model.embed=8")
     assert result.status == 2
     assert "a run is as it was trained" in result.error
+
+
+def test_info_and_data_of_other_tasks(tmp_path: Path) -> None:
+    assert "task: captioning" in call("info", "caption-shapes").out
+    result = call("data", "caption-shapes")
+    assert result.status == 2
+    assert "caption-shapes is for captioning: `nmt data` looks at sentence pairs" in result.error
 
 
 def test_info_of_nonsense(toy: Toy, tmp_path: Path) -> None:

@@ -198,6 +198,9 @@ def test_it_is_trained_evaluated_and_writes(lm: Path) -> None:
     assert figures["perplexity"] < 2.0
     assert figures["bits per character"] == pytest.approx(figures["loss"] / math.log(2), rel=0.02)
     assert "perplexity" in call("evaluate", "runs/lm").out
+    about = call("info", "runs/lm").out
+    assert "best valid   loss" in about
+    assert "task: language-model" in about
     assert json.loads(Path("runs/lm/evaluation.json").read_text())["figures"] == figures
     written = call("generate", "runs/lm", "--prompt", "the c", "--length", "60", "--set", "search.temperature=0").out
     assert written.startswith("the c")
