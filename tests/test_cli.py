@@ -786,7 +786,8 @@ def test_info_of_a_run(toy: Toy, tmp_path: Path) -> None:
     for said in (
         "48 source, 48 target pieces",
         "200 train, 20 valid",
-        "best valid   BLEU ",
+        "best valid   loss ",
+        ", BLEU ",
         "minutes",
         "files",
     ):
