@@ -6,7 +6,7 @@
     state           one matrix (N, ·): hypotheses are reordered by one selection
 
 `Decoder.forward` with T = 1 gives the same up to rounding, and stays the definition. `precision` says in what products
-are computed: `float32`; `bf16` and `int8` (weights per row, inputs per call) are faster and less exact.
+are computed; the state is always float32.
 
 Letters: B sources, N = B·K rows, V vocabulary, S source length, G gates, D width, I input width, M memory width.
 """
