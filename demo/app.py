@@ -60,7 +60,7 @@ def build(page: Page) -> gr.Blocks:
         gr.api(page.api_translate, api_name="translate", concurrency_limit=AT_ONCE)
         gr.api(page.api_score, api_name="score", concurrency_limit=AT_ONCE)
         gr.Markdown("# Translate", elem_classes="head")
-        with gr.Row():
+        with gr.Row(equal_height=True):
             pair = gr.Dropdown(
                 labels, value=labels[0], label="Languages and model", scale=5, min_width=240, elem_id="pair"
             )

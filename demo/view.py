@@ -78,7 +78,7 @@ def scores(report: Report) -> str:
     """The scores of an evaluation as a table in Markdown."""
     rows = [
         f"| {one.name} | **{one.value:.2f}** | {f'{one.low:.2f} to {one.high:.2f}' if one.low is not None else ''} "
-        f"| `{one.signature}` |"
+        f"| `{one.signature.replace('|', chr(92) + '|')}` |"  # a bar would end the column
         for one in report.scores
     ]
     return "\n".join(["| | score | 95 % interval | signature |", "|---|--:|---|---|", *rows])

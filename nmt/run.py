@@ -215,6 +215,12 @@ def _start(folder: Path, recipe: AnyRecipe, job: Job[Any], hardware: Hardware, f
     parts = job.info["parameters"]
     say(f"{sum(parts.values()):,} parameters: " + ", ".join(f"{name} {count:,}" for name, count in parts.items()))
     say(job.said)
+    updates = recipe.training.epochs * -(-job.stream.batches(0) // recipe.training.accumulate)
+    if recipe.training.warmup > updates / 3:
+        say(
+            f"warning: training.warmup={recipe.training.warmup} of {updates:,} updates: little is left at full "
+            f"learning rate: lower it, make batches smaller, or train longer"
+        )
     checkpoint.clean(folder)
     if not fresh:
         checkpoint.update_info(folder, {"finished": False})

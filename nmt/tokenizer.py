@@ -244,7 +244,10 @@ def train(
 def _explain(message: str, vocab_size: int, pieces: int) -> str:
     if found := _LARGEST.search(message):
         largest = found[1]
-        return f"tokenizer.vocab_size: {vocab_size} is more than this corpus allows: the largest possible is {largest}"
+        return (
+            f"tokenizer.vocab_size: {vocab_size} is more than this corpus allows: the largest possible is {largest}: "
+            f"for instance --set tokenizer.vocab_size={largest}"
+        )
     if found := _SMALLEST.search(message):
         return (
             f"tokenizer.vocab_size: {vocab_size} is less than the characters of this corpus need: the smallest "

@@ -322,6 +322,12 @@ def test_stopped_while_it_reads_the_corpus_it_leaves_nothing(
     assert not Path("run").exists()
 
 
+def test_a_warmup_longer_than_the_training_is_said(toy: Toy) -> None:
+    quick = ("--set", "training.epochs=1", "--out", "run")
+    assert "warning: training.warmup=500" in call("train", toy.recipe, *quick, "--set", "training.warmup=500").err
+    assert "training.warmup" not in call("train", toy.recipe, *quick[:2], "--out", "other").err
+
+
 def test_resume_of_what_never_began_begins(toy: Toy) -> None:
     result = call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run", "--resume")
     assert result.status == 0
