@@ -222,6 +222,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_list(path: Path, what: str) -> list[str]:
+    """A JSON list of strings, of characters, words or labels for instance. Raises CheckpointError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(found, list)
+        assert all(isinstance(one, str) for one in found)
+    except (OSError, ValueError, AssertionError) as error:
+        raise CheckpointError(f"{path}: no list of {what}: {error}: copy it again") from None
+    return found
+
+
 def update_info(folder: Path, news: Mapping[str, Any]) -> None:
     """Change some keys of model.json."""
     path = folder / INFO

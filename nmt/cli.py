@@ -274,10 +274,8 @@ def data(
     from nmt import report
     from nmt.recipe import load, task
 
-    if task(recipe) != "translation":
-        raise CallError(
-            f"{recipe} is for {task(recipe)}: `nmt data` looks at sentence pairs; `nmt train` checks the rest"
-        )
+    if (found := task(recipe)) != "translation":
+        raise CallError(f"{recipe} is for {found}: `nmt data` looks at sentence pairs; `nmt train` checks the rest")
     _print(report.data(load(recipe, changes), recipe))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from nmt import __version__, checkpoint, translation
+from nmt import __version__, checkpoint
 from nmt import recipe as recipes
 from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.hardware import Hardware, choose
@@ -84,6 +84,8 @@ def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Any]
     other = shape(recipe.task)
     if other is not None:
         return other.job(recipe, hardware, folder)
+    from nmt import translation  # and with it what scores, which translating does not need
+
     assert isinstance(recipe, Recipe)
     return translation.job(recipe, hardware, folder)
 

@@ -68,7 +68,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     # the other shapes: `run` and `cli` alone reach them
     "shapes.__init__": (0, set()),
     "shapes.report": (0, set()),
-    "shapes.text": (3, {"corpus", "recipe", "tokenizer"}),
+    "shapes.text": (3, {"checkpoint", "corpus", "recipe", "tokenizer"}),
     "shapes.scores": (0, set()),
     "shapes.frames": (0, set()),
     "shapes.tagged": (3, {"corpus", "recipe", "shapes.frames", "shapes.scores"}),
@@ -83,7 +83,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         | {"search", "shapes.report", "shapes.text", "stepper", "tokenizer", "translate"},
     ),
     "shapes.bag": (0, set()),
-    "shapes.words": (2, {"tokenizer"}),
+    "shapes.words": (3, {"checkpoint", "tokenizer"}),
     "shapes.classifier": (
         7,
         {

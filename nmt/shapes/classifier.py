@@ -34,7 +34,7 @@ from nmt.cells import Dropout
 from nmt.corpus import locate, read_lines
 from nmt.data import Batch, Batches, collate
 from nmt.encoder import Encoder
-from nmt.errors import CheckpointError, DataError
+from nmt.errors import DataError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.loss import Loss, cross_entropy
@@ -241,14 +241,7 @@ def labels_of(train: Split) -> list[str]:
 
 def known_labels(folder: Path) -> list[str]:
     """The labels of a trained model."""
-    path = folder / CLASSES
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(found, list)
-        assert all(isinstance(label, str) for label in found)
-    except (OSError, ValueError, AssertionError) as error:
-        raise CheckpointError(f"{path}: no list of labels: {error}: copy it again") from None
-    return found
+    return checkpoint.read_list(folder / CLASSES, "labels")
 
 
 def vocabulary_of(recipe: ClassifierRecipe, lines: Sequence[str]) -> Words | Tokenizer:

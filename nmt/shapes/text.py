@@ -14,12 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
+from nmt.checkpoint import read_list
 from nmt.corpus import locate, read_lines
 from nmt.errors import CheckpointError, DataError
 from nmt.recipe import Field, Section
 from nmt.tokenizer import EOS, UNK
-
-SPLITS = ("train", "valid", "test")
 
 
 class TextData(Section):
@@ -70,12 +69,9 @@ class Characters:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises CheckpointError."""
-        try:
-            letters = json.loads(path.read_text(encoding="utf-8"))
-            assert isinstance(letters, list)
-            assert all(isinstance(letter, str) and len(letter) == 1 for letter in letters)
-        except (OSError, ValueError, AssertionError) as error:
-            raise CheckpointError(f"{path}: no list of characters: {error}: copy it again") from None
+        letters = read_list(path, "characters")
+        if any(len(letter) != 1 for letter in letters):
+            raise CheckpointError(f"{path}: no list of characters: copy it again")
         return cls(letters)
 
     @cached_property

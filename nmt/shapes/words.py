@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from nmt.errors import CheckpointError
+from nmt.checkpoint import read_list
 from nmt.tokenizer import UNK
 
 
@@ -29,13 +29,7 @@ class Words:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Raises CheckpointError."""
-        try:
-            words = json.loads(path.read_text(encoding="utf-8"))
-            assert isinstance(words, list)
-            assert all(isinstance(word, str) for word in words)
-        except (OSError, ValueError, AssertionError) as error:
-            raise CheckpointError(f"{path}: no list of words: {error}: copy it again") from None
-        return cls(words)
+        return cls(read_list(path, "words"))
 
     @property
     def vocab(self) -> int:
