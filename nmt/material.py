@@ -113,7 +113,7 @@ class TrainingStream:
 
     def fetch(self, epoch: int, number: int) -> Batch:
         rows = self.material.batches.plan(epoch)[number]
-        seed = zlib.crc32(f"{self.settings.seed} {epoch} {number}".encode())
+        seed = seed_of(self.settings.seed, epoch, number)
         if self.settings.subword_sampling:
             batch = self.material.train.sampled(rows, seed, self.settings.subword_sampling)
         else:
@@ -121,6 +121,11 @@ class TrainingStream:
         if self.settings.word_dropout:
             batch = drop_words(batch, self.settings.word_dropout, seed)
         return batch.to(self.device)
+
+
+def seed_of(seed: int, epoch: int, number: int) -> int:
+    """The seed of what is drawn for batch `number` of an epoch, the same in any process."""
+    return zlib.crc32(f"{seed} {epoch} {number}".encode())
 
 
 def drop_words(batch: Batch, share: float, seed: int) -> Batch:

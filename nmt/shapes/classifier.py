@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from nmt.errors import DataError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.loss import Loss, cross_entropy
-from nmt.material import drop_words
+from nmt.material import drop_words, seed_of
 from nmt.model import sizes
 from nmt.progress import say
 from nmt.recipe import AnyRecipe, Cell, Field, Section, Training, changed
@@ -275,8 +274,7 @@ class LabelledLines:
         rows = self.plan.plan(epoch)[number]
         lines = padded([self.ids[row] for row in rows])
         if self.settings.word_dropout:
-            seed = zlib.crc32(f"{self.settings.seed} {epoch} {number}".encode())
-            lines = drop_words(lines, self.settings.word_dropout, seed)
+            lines = drop_words(lines, self.settings.word_dropout, seed_of(self.settings.seed, epoch, number))
         return Labelled(lines.to(self.device), self.classes[torch.from_numpy(rows)].to(self.device))
 
 
