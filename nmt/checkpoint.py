@@ -123,11 +123,11 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> Non
     own = parameters(model)
     if own.keys() != weights.keys():
         odd = sorted(own.keys() ^ weights.keys())
-        raise CheckpointError(f"{where}: the weights do not belong to the recipe beside them: {odd[0]} differs")
+        raise CheckpointError(f"{where}: the weights are not those of this recipe's model: {odd[0]} differs")
     for name, weight in own.items():
         if weight.shape != weights[name].shape:
             given, wanted = tuple(weights[name].shape), tuple(weight.shape)
-            raise CheckpointError(f"{where}: {name} has the shape {given}, the recipe beside it says {wanted}")
+            raise CheckpointError(f"{where}: {name} has the shape {given}, the recipe says {wanted}")
         weight.copy_(weights[name])
 
 

@@ -136,8 +136,9 @@ def load(
     """The pairs of one split, from the cache where nothing has changed.
 
     `path` is a folder, looked for as it is, under $NMT_DATA and under data/; `split` is a stem in it (`train` for
-    train.en and train.de, or train.tsv, ...), the name of one file, or two names. A `path` that is a file is the
-    split `train`, its neighbours the others. Where there is no such folder, `split` is one of the data set `hub`.
+    train.en and train.de, or train.tsv, ...), the name of one file, or two names, in it or where the command runs. A
+    `path` that is a file is the split `train`, its neighbours the others. Where there is no such folder, `split` is
+    one of the data set `hub`.
     Raises MissingCorpusError and MissingSplitError for what is not there, DataError for what is wrong.
     """
     found = _place(path) if path else None
@@ -228,9 +229,9 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair) -> list[Pat
     """The file of a split, or the two of its sides."""
     folder = place if os.path.isdir(place) else place.parent
     if not isinstance(split, str):
-        return [folder / name for name in split]
+        return [_named(folder, name) for name in split]
     if kind(split) in READERS:
-        return [folder / split]
+        return [_named(folder, split)]
     if folder != place and split == "train":
         return [place]
     for stem in (split, *ALSO.get(split, ())):
@@ -244,8 +245,13 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair) -> list[Pat
             raise DataError(f"{source or target}: no {stem}.{other} beside it: both sides are needed")
     raise MissingSplitError(
         f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
-        f"with one of {', '.join(READERS)} (also {', '.join(PACKED)})"
+        f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in data.{split}"
     )
+
+
+def _named(folder: Path, name: str) -> Path:
+    """A file that the recipe names: in the corpus's folder, else where the command runs."""
+    return Path(name) if os.path.exists(name) and not os.path.exists(folder / name) else folder / name
 
 
 def _packed(file: Path) -> Path | None:

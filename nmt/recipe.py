@@ -184,6 +184,7 @@ class TranslationTraining(Training):
     validate_sentences: int = Field(1000, ge=1, description="valid sentences translated at a validation, from the top")
     metric: Literal["bleu", "chrf", "perplexity"] = Field("bleu", description="picks the best model and stops early")
     samples: int = Field(3, ge=0, description="translations shown at each validation")
+    init_from: str | None = Field(None, description="a model folder whose weights and tokenizers to start from")
 
 
 class Search(Section):

@@ -184,8 +184,8 @@ def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
         changed.append("training.epochs (a longer training would do)")
     if changed:
         raise CallError(
-            f"{folder} was trained with another recipe, which differs in {', '.join(changed)}: "
-            f"resume with the same, or train this one elsewhere with --out"
+            f"{folder} was trained with another recipe, which differs in {', '.join(changed)}: go on with "
+            f"`nmt train {folder / checkpoint.RECIPE} --out {folder} --resume`, or train elsewhere with --out"
         )
 
 

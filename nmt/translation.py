@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nmt import checkpoint
 from nmt.data import Batch
 from nmt.hardware import Hardware
 from nmt.job import Job
@@ -26,10 +27,14 @@ SOURCE, TARGET = "source.model", "target.model"
 def job(recipe: Recipe, hardware: Hardware, folder: Path | None) -> Job[Batch]:
     """Everything to train a recipe; `folder` is that of a run that is resumed, whose tokenizers stay."""
     settings = recipe.training
-    known = (Tokenizer.load(folder / SOURCE), Tokenizer.load(folder / TARGET)) if folder else None
+    parent = Path(settings.init_from) if settings.init_from else None
+    origin = folder or parent
+    known = (Tokenizer.load(origin / SOURCE), Tokenizer.load(origin / TARGET)) if origin else None
     material = gather(recipe, known)
     torch.manual_seed(settings.seed)
     model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
+    if parent and not folder:
+        checkpoint.restore(model, checkpoint.read(parent).weights(), parent)
 
     def loss(batch: Batch, progress: float) -> Loss:
         return model.loss(batch, settings.label_smoothing, forcing(settings, progress))

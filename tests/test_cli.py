@@ -376,7 +376,7 @@ def broken_model(fault: str, folder: Path) -> str:
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
     recipe["model"]["decoder"]["hidden"] = 24
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return "the recipe beside it says"
+    return "the recipe says"
 
 
 class Bomb:

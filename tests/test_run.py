@@ -30,7 +30,7 @@ from toy import (
     write_split,
 )
 
-from nmt import Translator, checkpoint, hardware, material, run, starter, trainer
+from nmt import Translator, checkpoint, corrections, hardware, material, run, starter, trainer
 from nmt.data import collate
 from nmt.errors import CheckpointError, RecipeError
 from nmt.recipe import Data, load
@@ -341,9 +341,9 @@ def test_a_changed_recipe_is_not_resumed(toy: Toy) -> None:
     changes = ["--set", "training.epochs=9", "--set", "model.cell=lstm", "--set", "training.seed=5"]
     result = call("train", toy.recipe, *changes, *flags)
     assert result.status == 2
-    assert "was trained with another recipe, which differs in model.cell, training.seed: resume with the same" in (
-        result.error
-    )
+    assert "with another recipe, which differs in model.cell, training.seed: go on with `nmt" in result.error
+    stored = result.error.split("`")[1].split()[1:]
+    assert "training has finished already" in call(*stored).err
     result = call("train", toy.recipe, "--set", "training.epochs=7", *flags)
     assert result.status == 2
     assert "which differs in training.epochs (a longer training would do)" in result.error
@@ -362,6 +362,29 @@ def test_a_longer_training_goes_on(toy: Toy) -> None:
     assert [row["step"] for row in rows][:8] == steps
     assert load("run/recipe.yaml").training.epochs == 10
     assert json.loads(Path("run/model.json").read_text())["updates"] == rows[-1]["step"]
+
+
+def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
+    """What the page keeps is trained on as the README says, and moves the model that was corrected, not a new one."""
+    source, wrong = "iso kala juo", "klein fisch isst"
+    corrections.append(Path("corrections"), ("en", "de"), source, wrong, "toy")
+    quick = ["training.epochs=4", "training.learning_rate=0.02", "training.warmup=0", "training.ema=0"]
+    flags = [f"--set={change}" for change in [f"training.init_from={toy.attention}", *quick]]
+    here = ["--set", "data.train=corrections/en-de.tsv"]
+    result = call("train", toy.attention / "recipe.yaml", *flags, *here, "--out", "run")
+    assert result.status == 0, result.err
+    assert "1 training pairs" in result.err
+    assert "training the tokenizer" not in result.err
+    assert Path("run/source.model").read_bytes() == (toy.attention / "source.model").read_bytes()
+    before, after = (Translator.load(folder).score([source], [wrong])[0].log_prob for folder in (toy.attention, "run"))
+    assert after > before + 1
+    scores = [row["bleu"] for row in metrics(Path("run"), "valid")]
+    assert scores[0] > 0.8 * max(row["bleu"] for row in metrics(toy.attention, "valid"))
+    result = call("train", toy.recipe, *flags, "--set", "model.cell=lstm", "--out", "other")
+    assert result.status == 1
+    assert "the weights are not those of this recipe's model" in result.error
+    result = call("train", toy.recipe, "--set", "training.init_from=runs/nothing", "--out", "third")
+    assert "runs/nothing/source.model" in result.error
 
 
 def test_killed_at_the_last_moment_a_run_is_finished_by_resuming(whole: Whole) -> None:
