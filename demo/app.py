@@ -90,16 +90,18 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         )
     go = gr.Button("Translate", variant="primary", elem_id="go")
     beam, length, *_ = options = _options(model.service.translator.settings)
-    gr.Markdown("## Word by word")
-    legend = gr.HTML(view.legend(model.attends))
-    words = gr.HTML(
-        view.sentences([], model.languages, 0),
-        elem_classes="words",
-        elem_id="words",
-        js_on_load=(HERE / "words.js").read_text(encoding="utf-8"),
-    )
-    others = gr.Radio([], label="Instead of", visible=False, elem_id="others", elem_classes="choices")
-    detail, complete, accept = _correct()
+    with gr.Row(elem_classes="work"):
+        with gr.Column(scale=3, min_width=320):
+            gr.Markdown("## Word by word")
+            legend = gr.HTML(view.legend(model.attends))
+            words = gr.HTML(
+                view.sentences([], model.languages, 0),
+                elem_classes="words",
+                elem_id="words",
+                js_on_load=(HERE / "words.js").read_text(encoding="utf-8"),
+            )
+        with gr.Column(scale=2, min_width=320):
+            detail, complete, accept, others = _correct()
     _, correction, best, _ = detail
 
     shown = [work, target, words]
@@ -141,23 +143,25 @@ def _options(search: Search) -> list[gr.components.Component]:
     return [beam, length, nbest, sampling, temperature]
 
 
-def _correct() -> tuple[list[gr.components.Component], gr.Button, gr.Button]:
-    """What `Page.chosen` fills in: sentence, correction, n best, picture; and the buttons to complete and to accept."""
+def _correct() -> tuple[list[gr.components.Component], gr.Button, gr.Button, gr.Radio]:
+    """What `Page.chosen` fills in (sentence, correction, n best, picture), the buttons to complete and to accept, and
+    what else could stand at a word."""
     gr.Markdown("## Correct a sentence")
     looked = gr.Textbox(label="Sentence", interactive=False, elem_id="sentence")
-    best = gr.Radio([], label="The best translations (score)", visible=False, elem_id="best", elem_classes="choices")
     correction = gr.Textbox(
         label="Translation",
-        info="Correct the beginning, leave the cursor there, and let the model go on",
+        info="Correct it, or its beginning, and Complete from the cursor. Accept keeps the sentence to train on",
         lines=2,
         elem_id="correction",
     )
     with gr.Row():
-        complete = gr.Button("Complete from the cursor", elem_id="complete")
-        accept = gr.Button("Accept and keep", elem_id="accept")
+        complete = gr.Button("Complete", min_width=120, elem_id="complete")
+        accept = gr.Button("Accept", min_width=120, elem_id="accept")
+    others = gr.Radio([], label="Instead of", visible=False, elem_id="others", elem_classes="choices")
+    best = gr.Radio([], label="The best translations (score)", visible=False, elem_id="best", elem_classes="choices")
     with gr.Accordion("Where the model looked, as a picture", open=False):
         picture = gr.Image(show_label=False, interactive=False, visible=False, buttons=["download", "fullscreen"])
-    return [looked, correction, best, picture], complete, accept
+    return [looked, correction, best, picture], complete, accept, others
 
 
 def _files(page: Page, pair: gr.Dropdown) -> None:

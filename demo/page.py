@@ -231,7 +231,8 @@ class Page:
             before = work.translation.tokens[: words[word].first]
             others = work.model.service.alternatives(work.source, before).result(PATIENCE)
         work = replace(work, others=tuple(others))
-        choices = [(f"{other.translation.text}   ({other.probability:.0%})", n) for n, other in enumerate(others)]
+        texts = view.from_where_they_differ([other.translation.text for other in others])
+        choices = [(f"{text}   ({view.share(others[n].probability)})", n) for n, text in enumerate(texts)]
         return work, work.shown(), gr.update(label=f"Instead of “{words[word].text}”", choices=choices, visible=True)
 
     def replaced(self, work: Work | None, number: int | None) -> tuple[Any, ...]:
@@ -269,12 +270,13 @@ class Page:
             logging.getLogger("nmt").warning("%s", error)
             said = "this could not be kept" if text.strip() else "there is no translation to keep"
             raise gr.Error(said, print_exception=False) from None
-        gr.Info(f"Kept in {file.name}. `nmt train` can learn from it.")
+        gr.Info(f"Kept in {file.name} to train on: {view.short(work.source)} – {view.short(text)}")
 
     # Files
 
-    def file(self, path: str | None, label: str, progress: gr.Progress = gr.Progress()) -> str:  # noqa: B008
-        """A whole document, translated; the file to download."""
+    def file(self, path: str | None, label: str, progress: gr.Progress = gr.Progress()) -> Iterator[str | None]:  # noqa: B008
+        """A whole document, translated; the file to download, and meanwhile none."""
+        yield None
         if path is None:
             raise gr.Error("choose a file first", print_exception=False)
         model, name = self.models[label], Path(path).name
@@ -283,7 +285,7 @@ class Page:
             lines = all_of(model, paper.sentences, progress)
             out = self.new(f"{Path(name).stem}.{model.languages[1]}{Path(name).suffix}")
             out.write_text(paper.joined(lines), encoding="utf-8", newline="")
-        return str(out)
+        yield str(out)
 
     # Evaluate
 
@@ -293,8 +295,9 @@ class Page:
         reference: str | None,
         label: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> tuple[str, str, str]:
-        """BLEU, chrF and TER on two files of lines; BLEU by length; the worst sentences."""
+    ) -> Iterator[tuple[str, str | None, str]]:
+        """BLEU, chrF and TER on two files of lines; BLEU by length; the worst sentences. Meanwhile nothing."""
+        yield "", None, ""
         if source is None or reference is None:
             raise gr.Error("choose two files: sources, and their translations", print_exception=False)
         model = self.models[label]
@@ -310,7 +313,7 @@ class Page:
             report = evaluate(test, {model.name: lines}).reports[model.name]
             picture = self.new("bleu-by-length.png")
             plots.by_length({model.name: report.by_length}, picture)
-        return view.scores(report), str(picture), view.worst(report.worst[:10])
+        yield view.scores(report), str(picture), view.worst(report.worst[:10])
 
     # About
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import takewhile
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
@@ -30,7 +31,7 @@ def pair(languages: tuple[str, str]) -> str:
 def sentences(found: Sequence[Explanation], languages: tuple[str, str], waiting: int, chosen: int = 0) -> str:
     """Sentences under each other, source above translation; `waiting` more are to come."""
     if not found and not waiting:
-        return '<p class="quiet">The words of the translation appear here.</p>'
+        return '<p class="quiet">Type a text above and press Translate: its words appear here.</p>'
     parts = [_sentence(number, one, languages, number == chosen) for number, one in enumerate(found)]
     if waiting:
         parts.append(f'<p class="quiet" role="status">{waiting} more to translate …</p>')
@@ -64,14 +65,31 @@ def _target(place: int, word: Word, found: Explanation) -> str:
 def legend(attention: bool) -> str:
     """How to read the words."""
     how = (
-        "Point at a word, or move to it with Tab, to see where the model looked."
+        "Point at a word, or go to it with the arrow keys, to see where in the source the model looked."
         if attention
-        else "This model reads the whole sentence into one vector and has no attention: there is nothing to point at."
+        else "This model has no attention: it reads the whole sentence before it writes, so no word points back."
     )
     return (
-        f'<p class="legend"><span class="sure">sure</span> <span class="unsure">below {SURE:.0%}</span> '
-        f'<span class="doubtful">below {DOUBTFUL:.0%}</span> · {how} Press a word for others in its place.</p>'
+        f'<p class="legend"><span class="unsure">Dotted</span>: the model gave this word a chance below {SURE:.0%}, '
+        f'<span class="doubtful">wavy</span>: below {DOUBTFUL:.0%}. {how} Press a word for others in its place.</p>'
     )
+
+
+def short(text: str, most: int = 40) -> str:
+    """A text with its end cut off if it is long."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def share(probability: float) -> str:
+    return f"{probability:.0%}" if probability >= 0.005 else "<1%"
+
+
+def from_where_they_differ(texts: Sequence[str]) -> list[str]:
+    """Texts that begin alike, from the first word that is not the same in all of them."""
+    words = [text.split(" ") for text in texts]
+    alike = sum(1 for _ in takewhile(lambda at: len(set(at)) == 1, zip(*words, strict=False)))
+    return ["… " + (" ".join(one[alike:]) or "(end)") for one in words] if alike else list(texts)
 
 
 def scores(report: Report) -> str:
@@ -87,11 +105,13 @@ def scores(report: Report) -> str:
 def worst(found: Sequence[Sentence]) -> str:
     """The sentences with the lowest chrF."""
     rows = [
-        f"<li><p>{escape(one.source or '')}</p><p>{escape(one.hypothesis)}</p><p>{escape(one.reference)}</p></li>"
+        '<li><dl dir="auto">'
+        f"<dt>Source</dt><dd>{escape(one.source or '')}</dd>"
+        f'<dt>Translation</dt><dd class="hypothesis">{escape(one.hypothesis)}</dd>'
+        f"<dt>Reference</dt><dd>{escape(one.reference)}</dd></dl></li>"
         for one in found
     ]
-    head = "<p>Source, translation and reference of the sentences with the lowest chrF:</p>"
-    return f'{head}<ol class="worst" dir="auto">{"".join(rows)}</ol>'
+    return f'<h3>The worst sentences, by chrF</h3><ol class="worst">{"".join(rows)}</ol>'
 
 
 def about(name: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:
@@ -108,6 +128,7 @@ def about(name: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | No
     if best:
         lines.append(f"Best on valid: BLEU {best['bleu']:.2f}, chrF {best['chrf']:.2f} (`{best['signature']}`).")
     if evaluation:
+        lines.append(f"On {evaluation['test']} ({evaluation['sentences']:,} sentences):")
         for report in list(evaluation["systems"].values())[:1]:
             lines += [f"- {one['name']} {one['value']:.2f} (`{one['signature']}`)" for one in report["scores"]]
     return "\n\n".join(lines)

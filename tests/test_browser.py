@@ -140,6 +140,46 @@ def test_a_pressed_word_can_be_exchanged_by_keyboard(page: Any) -> None:
     page.wait_for_function("text => document.querySelector('#correction textarea').value == text", arg=after)
 
 
+def test_the_list_of_models_closes_when_the_keyboard_moves_on(page: Any) -> None:
+    page.locator("#pair input").focus()
+    page.get_by_role("option").first.wait_for()
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(500)
+    assert not page.get_by_role("option").first.is_visible()
+
+
+def test_words_are_one_stop_of_tab_and_the_arrow_keys_go_on(page: Any) -> None:
+    translate(page, f"{LINES[0]}\n{LINES[1]}", 2)
+
+    def here() -> list[int]:
+        found: list[int] = page.evaluate(
+            "[document.activeElement.closest('.sentence')?.dataset.sentence, document.activeElement.dataset.word]"
+            ".map(Number)"
+        )
+        return found
+
+    stops = "document.querySelectorAll('#words [data-word][tabindex=\"0\"]').length"
+    words(page).nth(0).focus()
+    for key, place in (("ArrowRight", [0, 1]), ("ArrowLeft", [0, 0]), ("ArrowDown", [1, 0]), ("Home", [0, 0])):
+        page.keyboard.press(key)
+        assert here() == place
+        assert page.evaluate(stops) == 1
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")  # the words are drawn anew, and the keyboard stays where it is
+    page.wait_for_selector(".sentence.chosen[data-sentence='1']")
+    page.locator("#others input").first.wait_for()
+    assert here() == [1, 0]
+    page.keyboard.press("Tab")
+    assert not page.evaluate("document.querySelector('#words').contains(document.activeElement)")
+
+
+def test_a_long_text_leaves_the_correction_beside_its_words(page: Any) -> None:
+    translate(page, "\n".join(LINES * 6), 6 * len(LINES))
+    words_box, correction = (page.locator(name).bounding_box() for name in ("#words", "#correction"))
+    assert abs(correction["y"] - words_box["y"]) < 600
+    assert correction["x"] >= words_box["x"] + words_box["width"]
+
+
 def test_a_beginning_is_completed_from_the_cursor_and_kept(page: Any, served: Served, translator: Translator) -> None:
     translate(page, LINES[0], 1)
     begun = translator.translate(LINES[1:2])[0].text.split()[0]
@@ -184,7 +224,7 @@ def test_two_files_are_evaluated(page: Any, toy: Toy) -> None:
     page.get_by_role("button", name="Evaluate").click()
     page.wait_for_function("document.body.innerText.includes('nrefs:1')")
     assert page.locator("#scores table").inner_text().count("nrefs:1|") == 4
-    page.wait_for_selector(".worst li")
+    page.wait_for_selector(".worst dl")
     page.wait_for_function("document.querySelector('#by-length img')?.naturalWidth > 100")
 
 

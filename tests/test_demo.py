@@ -131,13 +131,20 @@ def test_the_pair_can_be_swapped_where_the_opposite_is_loaded(page: Any) -> None
     assert page.swap(FIRST, "kala", "Fisch") == (back, "Fisch", "")
     source, target, swap, legend, beam, _ = page.picked(back)
     assert (source["label"], target["label"], swap["interactive"], beam) == ("German", "English", True, 3)
-    assert "see where the model looked" in legend
+    assert "where in the source the model looked" in legend
     assert "has no attention" in page.picked(SECOND)[3]
 
 
 def test_languages_have_names() -> None:
     assert view.pair(("en", "sw")) == "English → Swahili"
     assert view.pair(("zh-Hant", "xx-unknown")) == "Chinese (Traditional) → xx-unknown"
+
+
+def test_texts_are_shown_from_where_they_differ() -> None:
+    assert view.from_where_they_differ(["ein Hund rennt", "ein Hase rennt"]) == ["… Hund rennt", "… Hase rennt"]
+    assert view.from_where_they_differ(["Hund", "Hund rennt"]) == ["… (end)", "… rennt"]
+    assert view.from_where_they_differ(["Hund", "Hase"]) == ["Hund", "Hase"]
+    assert view.short("x " * 50) == "x " * 19 + "x…"
 
 
 # -- see why, work with it
@@ -168,7 +175,8 @@ def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
     assert re.search(r'chosen" data-sentence="1"', html)
     assert len(others["choices"]) > 2
     before = work.translation.text.split()[0]
-    assert all(choice.startswith(before) for choice, _ in others["choices"])
+    assert all(other.translation.text.startswith(before) for other in work.others)
+    assert all(choice.startswith("… ") for choice, _ in others["choices"])
     wanted = work.others[2].translation.text
     work, whole, html = page.replaced(work, 2)
     assert work.translation.text == wanted
@@ -210,7 +218,7 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     page.accept(work, "tämä on oikein")
     file = page.folder / "en-de.tsv"
     assert file.read_text().splitlines()[1].split("\t")[:2] == [LINES[0], "tämä on oikein"]
-    assert "en-de.tsv" in told[0]
+    assert told == [f"Kept in en-de.tsv to train on: {LINES[0]} – tämä on oikein"]
     assert str(page.folder) not in told[0]
     with pytest.raises(gr.Error, match="no translation to keep"):
         page.accept(work, " ")
@@ -228,20 +236,23 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
 def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> None:
     upload = tmp_path / "my text.txt"
     upload.write_text("\n".join([LINES[0], "", LINES[1], ""]))
-    done = Path(page.file(str(upload), FIRST, gr.Progress()))
+    nothing, found = page.file(str(upload), FIRST, gr.Progress())
+    assert nothing is None, "what was there before is no longer offered"
+    done = Path(found)
     expected = [one.text for one in Translator.load(toy.attention, threads=1).translate(LINES[:2])]
     assert done.read_text() == f"{expected[0]}\n\n{expected[1]}\n"
     assert done.name == "my text.de.txt"
     upload.write_bytes(b"\xff")
     with pytest.raises(gr.Error, match=r"^'my text.txt: line 1"):
-        page.file(str(upload), FIRST, gr.Progress())
+        list(page.file(str(upload), FIRST, gr.Progress()))
     with pytest.raises(gr.Error, match="choose a file first"):
-        page.file(None, FIRST, gr.Progress())
+        list(page.file(None, FIRST, gr.Progress()))
 
 
 def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
     source, reference = toy.corpus / "test.en", toy.corpus / "test.de"
-    table, picture, worst = page.evaluate(str(source), str(reference), FIRST, gr.Progress())
+    nothing, (table, picture, worst) = page.evaluate(str(source), str(reference), FIRST, gr.Progress())
+    assert nothing == ("", None, "")
     folder = shutil.copytree(toy.attention, tmp_path / "run")  # to write to
     expected = call("evaluate", folder, "--source", source, "--reference", reference).out
     bleu = re.search(r"^BLEU ([\d.]+)", expected, re.MULTILINE)
@@ -252,9 +263,9 @@ def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
     assert worst.count("<li>") == 10
     (tmp_path / "short.de").write_text("one\n")
     with pytest.raises(gr.Error, match="line n of one must be the translation"):
-        page.evaluate(str(source), str(tmp_path / "short.de"), FIRST, gr.Progress())
+        list(page.evaluate(str(source), str(tmp_path / "short.de"), FIRST, gr.Progress()))
     with pytest.raises(gr.Error, match="choose two files"):
-        page.evaluate(str(source), None, FIRST, gr.Progress())
+        list(page.evaluate(str(source), None, FIRST, gr.Progress()))
 
 
 def test_about_a_model_whose_folder_vanished(models: list[Any], page: Any, tmp_path: Path) -> None:
