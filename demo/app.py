@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nmt.document import SUFFIXES
+from nmt.hardware import spare_memory
 from nmt.progress import say
 from nmt.recipe import Search
 
@@ -237,6 +238,7 @@ def serve(
 ) -> None:
     """Load the models and serve the page until it is stopped."""
     models = [Model.load(folder, changes) for folder in folders]
+    spare_memory()
     with tempfile.TemporaryDirectory(prefix="nmt-") as scratch:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(scratch) / "uploads")
         blocks = build(Page(models, corrections, Path(scratch)))
@@ -250,6 +252,7 @@ def serve(
             max_file_size=LARGEST,
             quiet=True,
             prevent_thread_lock=True,
+            max_threads=AT_ONCE + 8,
             footer_links=[],
             run_history=False,
             ssr_mode=False,

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -77,10 +78,20 @@ def _device(wanted: str) -> str:
 
 def keep_memory() -> None:
     """Have glibc keep freed memory instead of giving it back to the kernel at each step and faulting it in again."""
+    trim_threshold, mmap_threshold = -1, -3
+    _mallopt({mmap_threshold: 1 << 30, trim_threshold: (1 << 31) - 1})
+
+
+def spare_memory() -> None:
+    """The opposite, for a server of many threads that runs for weeks: it gives back what is free, from two heaps."""
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8
+    _mallopt({arena_max: 2, mmap_threshold: 1 << 18, trim_threshold: 1 << 19})
+
+
+def _mallopt(options: Mapping[int, int]) -> None:
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
-        trim_threshold, mmap_threshold = -1, -3
-        libc.mallopt(mmap_threshold, 1 << 30)
-        libc.mallopt(trim_threshold, (1 << 31) - 1)
+        for option, value in options.items():
+            libc.mallopt(option, value)

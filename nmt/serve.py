@@ -33,6 +33,7 @@ def serve(
     credentials = read_logins(logins)
     if share and not credentials:
         raise CallError(f"--share opens the page to the world: set logins with --auth FILE or ${LOGINS} as well")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # else kernels for each shape of a batch pile up
     page().serve(folders, changes, corrections, host, port, credentials, share)
 
 
