@@ -53,7 +53,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "job": (4, {"loss", "trainer"}),
     "translation": (
         7,
-        {"data", "hardware", "job", "loss", "material", "model", "progress", "recipe", "tokenizer", "validation"},
+        {"checkpoint", "data", "hardware", "job", "loss", "material", "model", "progress", "recipe", "tokenizer"}
+        | {"validation"},
     ),
     "run": (
         8,
