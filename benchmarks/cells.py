@@ -5,7 +5,7 @@
 
 Each recipe, `PAIR` and `PAIR-attention` or `PAIR-fixed`, is trained with every cell and seed. The widths of the two
 sides are scaled together until the net has as many parameters as the recipe itself. What is finished already is not
-trained again, what was stopped goes on. The table has the best BLEU on valid (greedy), its mean and spread over the seeds.
+trained again, what was stopped goes on. The table has the best BLEU on valid (greedy), its mean and spread over seeds.
 """
 
 from __future__ import annotations
