@@ -79,7 +79,9 @@ def main() -> None:
 
     training.TrainManager._log_scores = log
     logging.disable(logging.CRITICAL)
-    config = yaml.safe_load(CONFIG.format(folder=folder, out=Path(folder) / "joey", feeding="feeding" in options))
+    out = Path(folder) / "joey"
+    out.mkdir(exist_ok=True)
+    config = yaml.safe_load(CONFIG.format(folder=folder, out=out, feeding="feeding" in options))
     training.train(rank=0, world_size=None, cfg=config)
 
 
