@@ -15,7 +15,7 @@ from nmt.context import Bridge
 from nmt.data import Batch
 from nmt.decoder import Decoder, State
 from nmt.encoder import Encoder
-from nmt.loss import Loss, cross_entropy
+from nmt.loss import Loss, linear_cross_entropy
 from nmt.recipe import Recipe
 from nmt.tokenizer import PAD
 
@@ -42,7 +42,7 @@ class Seq2Seq(nn.Module):
         else:
             features, _ = self.decoder.features(batch.target_in, state)  # (B, T, E)
         real = batch.target_out != PAD
-        return cross_entropy(self.decoder.output(features[real]), batch.target_out[real], smoothing)
+        return linear_cross_entropy(features[real], self.decoder.output, batch.target_out[real], smoothing)
 
     def _scheduled(self, tokens: Tensor, state: State, forcing: float) -> Tensor:
         """Features (B, T, E) where each previous word is gold with probability `forcing`, else the model's own."""

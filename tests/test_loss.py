@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nmt.loss import Loss, cross_entropy
+from nmt.loss import ROWS, Loss, cross_entropy, linear_cross_entropy
 
 N, V = 13, 9
 
@@ -66,3 +66,32 @@ def test_low_precision_logits_are_summed_in_float32() -> None:
     low = cross_entropy(logits.bfloat16(), targets, 0.1)
     assert low.total.dtype == torch.float32
     torch.testing.assert_close(low.total, cross_entropy(logits.bfloat16().float(), targets, 0.1).total)
+
+
+@smoothings
+@pytest.mark.parametrize("count", [0, 1, ROWS, 2 * ROWS + 3])
+@pytest.mark.parametrize("low", [False, True])
+def test_with_its_layer_it_is_the_same(smoothing: float, count: int, low: bool) -> None:
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(5, V)
+    features, targets = torch.randn(count, 5, requires_grad=True), torch.randint(V, (count,))
+    found = []
+    for fused in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            if fused:
+                loss = linear_cross_entropy(features, layer, targets, smoothing)
+            else:
+                loss = cross_entropy(layer(features), targets, smoothing)
+        assert loss.count == count
+        assert loss.total.dtype == torch.float32
+        gradients = torch.autograd.grad(3 * loss.total, (features, *layer.parameters()))
+        found.append((loss.total, loss.nll, *gradients))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, **({"rtol": 0.03, "atol": 0.1} if low else {}))
+
+
+def test_without_gradient_it_is_the_same() -> None:
+    layer, features, targets = torch.nn.Linear(5, V), torch.randn(N, 5), torch.randint(V, (N,))
+    with torch.no_grad():
+        loss = linear_cross_entropy(features, layer, targets, 0.1)
+    torch.testing.assert_close(loss.total, cross_entropy(layer(features), targets, 0.1).total.detach())

@@ -35,7 +35,7 @@ from nmt.data import collate
 from nmt.decoder import Decoder
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
-from nmt.loss import Loss, cross_entropy
+from nmt.loss import Loss, linear_cross_entropy
 from nmt.model import sizes
 from nmt.progress import say
 from nmt.recipe import AnyRecipe, Cell, Dropout, Field, Section, Training, changed, model_validator
@@ -170,7 +170,7 @@ class Captioner(nn.Module):
         """The loss of the captions, padding left out."""
         features, _ = self(batch.pictures, batch.tokens)
         real = batch.wanted != PAD
-        return cross_entropy(self.decoder.output(features[real]), batch.wanted[real], smoothing)
+        return linear_cross_entropy(features[real], self.decoder.output, batch.wanted[real], smoothing)
 
 
 def build(recipe: CaptionerRecipe, vocab: int) -> Captioner:

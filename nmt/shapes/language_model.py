@@ -31,7 +31,7 @@ from nmt.decoder import Decoder
 from nmt.errors import CallError, RecipeError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
-from nmt.loss import Loss, cross_entropy
+from nmt.loss import Loss, linear_cross_entropy
 from nmt.model import sizes
 from nmt.progress import say
 from nmt.recipe import AnyRecipe, Cell, Dropout, Field, Section, Training, changed, model_validator
@@ -144,7 +144,7 @@ class LanguageModel(nn.Module):
         """The loss of `wanted` (B, N), padding left out, and the state at the end."""
         features, hidden = self(tokens, hidden)
         real = wanted != PAD
-        return cross_entropy(self.decoder.output(features[real]), wanted[real]), hidden
+        return linear_cross_entropy(features[real], self.decoder.output, wanted[real]), hidden
 
 
 def build(recipe: LanguageModelRecipe, vocab: int) -> LanguageModel:
