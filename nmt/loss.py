@@ -6,7 +6,7 @@ The two are kept apart so that a batch may be split in any way: sums and counts 
 gives the same mean and the same gradient.
 
 Over a vocabulary the logits are the largest numbers of a net, and passing over them costs more than making them.
-`linear_cross_entropy` takes a few rows at a time, which stay in the cache, and turns logits into their gradient at once:
+`linear_cross_entropy` takes a few rows at a time, that stay in the cache, and turns logits into their gradient at once:
 dL/dz_v = p(v) - (1 - ε) [v = y] - ε/V. So nothing of that size is made in float32 or read again.
 
 Letters: N positions, E features, V vocabulary.
