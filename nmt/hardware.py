@@ -53,6 +53,7 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(threads or cores)
     keep_memory()
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # kernels, one for each shape; else 1,024
     if kind != "cpu" or not torch.cpu._is_amx_tile_supported():
         # on a CPU without AMX "medium" is another kernel, not another precision; on a GPU it is TensorFloat-32
         torch.set_float32_matmul_precision("medium")

@@ -607,7 +607,7 @@ def test_nothing_is_left_out_of_validation_and_test_sets() -> None:
     found = data.encode(pairs, Words(), Words())
     assert len(found) == 4
     assert found.source_lengths.tolist() == [2, 1, 2, 2]
-    assert found.batch([1]).source.tolist() == [[EOS]]
+    assert found.batch([1]).source.tolist() == [[EOS, PAD]]
 
 
 def test_overlap_counts_test_sentences_seen_in_training() -> None:
@@ -700,8 +700,9 @@ def test_a_batch_is_padded_after_the_end() -> None:
     batch = data.collate([[5, 6, 7], [], [8]], [[9], [10, 11], []])
     assert batch.source.tolist() == [[5, 6, 7, EOS], [EOS, PAD, PAD, PAD], [8, EOS, PAD, PAD]]
     assert batch.source_lengths.tolist() == [4, 1, 2]
-    assert batch.target_in.tolist() == [[BOS, 9, PAD], [BOS, 10, 11], [BOS, PAD, PAD]]
-    assert batch.target_out.tolist() == [[9, EOS, PAD], [10, 11, EOS], [EOS, PAD, PAD]]
+    # both sides to a multiple of STEPS
+    assert batch.target_in.tolist() == [[BOS, 9, PAD, PAD], [BOS, 10, 11, PAD], [BOS, PAD, PAD, PAD]]
+    assert batch.target_out.tolist() == [[9, EOS, PAD, PAD], [10, 11, EOS, PAD], [EOS, PAD, PAD, PAD]]
     assert (batch.tokens, batch.sentences) == (6, 3)
     moved = batch.to("meta")
     assert {moved.source.device.type, moved.source_lengths.device.type} == {"meta"}
@@ -758,9 +759,14 @@ def test_a_batch_takes_all_that_the_budget_allows() -> None:
     assert [len(rows) for rows in Batches(same, same, 100).plan(0)] == [10] * 10
 
 
+def test_large_batches_have_a_round_number_of_rows() -> None:
+    same = np.full(100, 10)
+    assert sorted(len(rows) for rows in Batches(same, same, 300).plan(0)) == [4, 24, 24, 24, 24]
+
+
 def test_both_sides_of_a_batch_are_of_like_length() -> None:
-    # 0.047; were the longer side alone sorted 0.086, were the other always sorted upwards 0.056
-    assert Batches(*lengths(), 500).padding(0) < 0.052
+    # 0.072; were the longer side alone sorted 0.111, were the other always sorted upwards 0.077
+    assert Batches(*lengths(), 500).padding(0) < 0.075
 
 
 def test_the_order_follows_from_seed_and_epoch_alone() -> None:
@@ -788,7 +794,7 @@ def test_batches_are_full_alike_and_shuffled() -> None:
     sizes = [len(batches.plan(epoch)) for epoch in range(10)]
     assert max(sizes) - min(sizes) <= 0.02 * max(sizes)
     costs = [len(rows) * max(source[rows].max(), target[rows].max()) for rows in batches.plan(0)]
-    assert np.mean(costs) > 900
+    assert np.mean(costs) > 870
     longest = np.array([max(source[rows].max(), target[rows].max()) for rows in batches.plan(0)])
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3  # no curriculum by length
 
@@ -806,7 +812,7 @@ def test_padding_is_the_share_of_pads_in_the_tensors() -> None:
     pads = sum(int((tensor == PAD).sum()) for batch in made for tensor in (batch.source, batch.target_out))
     total = sum(tensor.numel() for batch in made for tensor in (batch.source, batch.target_out))
     assert batches.padding(1) == pytest.approx(pads / total)
-    assert Batches(np.array([3]), np.array([3]), 10).padding(0) == 0
+    assert Batches(np.array([4]), np.array([4]), 10).padding(0) == 0
 
 
 # ---- A real corpus ---------------------------------------------------------------------------------------------------
