@@ -34,15 +34,21 @@ class Seq2Seq(nn.Module):
         context = self.encoder(source, lengths)
         return self.decoder.start(self.bridge(context.final), context)
 
-    def loss(self, batch: Batch, smoothing: float = 0.0, forcing: float = 1.0) -> Loss:
-        """The loss of a batch; `forcing`: share of gold previous words (scheduled sampling, Bengio et al. 2015)."""
-        state = self.start(batch.source, batch.source_lengths)
+    def loss(self, batch: Batch, smoothing: float = 0.0, forcing: float = 1.0, agreement: float = 0.0) -> Loss:
+        """The loss of a batch.
+
+        `forcing`: share of gold previous words (scheduled sampling, Bengio et al. 2015). `agreement`: the batch is
+        read twice, and this is the weight of the two agreeing (R-Drop, Liang et al. 2021).
+        """
+        read = batch.twice() if agreement else batch
+        state = self.start(read.source, read.source_lengths)
         if forcing < 1:
-            features = self._scheduled(batch.target_in, state, forcing)
+            features = self._scheduled(read.target_in, state, forcing)
         else:
-            features, _ = self.decoder.features(batch.target_in, state)  # (B, T, E)
-        real = batch.target_out != PAD
-        return linear_cross_entropy(features[real], self.decoder.output, batch.target_out[real], smoothing)
+            features, _ = self.decoder.features(read.target_in, state)  # (B, T, E)
+        targets = batch.target_out[batch.target_out != PAD]
+        features = features[read.target_out != PAD]
+        return linear_cross_entropy(features, self.decoder.output, targets, smoothing, agreement)
 
     def _scheduled(self, tokens: Tensor, state: State, forcing: float) -> Tensor:
         """Features (B, T, E) where each previous word is gold with probability `forcing`, else the model's own."""

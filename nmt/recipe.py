@@ -181,6 +181,7 @@ class TranslationTraining(Training):
         0.0, ge=0, le=1, description="unigram: inverse temperature alpha; bpe: share of merges dropped; 0: off"
     )
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of input pieces replaced by <unk>")
+    r_drop: float = Field(0.0, ge=0, description="weight of the agreement of two passes (Liang et al. 2021), 0: one")
     validate_sentences: int = Field(1000, ge=1, description="valid sentences translated at a validation, from the top")
     metric: Literal["bleu", "chrf", "perplexity"] = Field("bleu", description="picks the best model and stops early")
     samples: int = Field(3, ge=0, description="translations shown at each validation")

@@ -37,7 +37,7 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None) -> Job[Batch]:
         checkpoint.restore(model, checkpoint.read(parent).weights(), parent)
 
     def loss(batch: Batch, progress: float) -> Loss:
-        return model.loss(batch, settings.label_smoothing, forcing(settings, progress))
+        return model.loss(batch, settings.label_smoothing, forcing(settings, progress), settings.r_drop)
 
     pieces, padding = int(material.train.target_lengths.sum()), material.batches.padding(0)
     return Job(

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nmt.loss import ROWS, Loss, cross_entropy, linear_cross_entropy
+from nmt import loss as loss_module
+from nmt.loss import BLOCK, Loss, cross_entropy, linear_cross_entropy
 
 N, V = 13, 9
 
@@ -68,20 +69,45 @@ def test_low_precision_logits_are_summed_in_float32() -> None:
     torch.testing.assert_close(low.total, cross_entropy(logits.bfloat16().float(), targets, 0.1).total)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("split", [1, 4, N])
+def test_agreement_is_the_mean_of_two_passes_and_their_divergences(smoothing: float, split: int) -> None:
+    one, two = torch.randn(N, V, requires_grad=True), torch.randn(N, V, requires_grad=True)
+    targets = torch.randint(V, (N,))
+    p, q = one.log_softmax(1), two.log_softmax(1)
+    apart = F.kl_div(q, p, reduction="sum", log_target=True) + F.kl_div(p, q, reduction="sum", log_target=True)
+    passes = [cross_entropy(logits, targets, smoothing).total for logits in (one, two)]
+    expected = sum(passes) / 2 + 3.0 / 4 * apart
+    parts = [
+        cross_entropy(torch.cat([one[at : at + split], two[at : at + split]]), targets[at : at + split], smoothing, 3.0)
+        for at in range(0, N, split)
+    ]
+    loss: Loss = reduce(add, parts)
+    assert loss.count == N
+    torch.testing.assert_close(loss.total, expected)
+    for found, wanted in zip(*(torch.autograd.grad(t, (one, two)) for t in (loss.total, expected)), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 @smoothings
-@pytest.mark.parametrize("count", [0, 1, ROWS, 2 * ROWS + 3])
+@pytest.mark.parametrize("agreement", [0.0, 2.5])
+@pytest.mark.parametrize("count", [0, 1, BLOCK, 2 * BLOCK + 3])
 @pytest.mark.parametrize("low", [False, True])
-def test_with_its_layer_it_is_the_same(smoothing: float, count: int, low: bool) -> None:
+def test_with_its_layer_it_is_the_same(
+    smoothing: float, agreement: float, count: int, low: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CACHED", 40 * V)  # so that rows are taken in several parts
     torch.manual_seed(1)
     layer = torch.nn.Linear(5, V)
-    features, targets = torch.randn(count, 5, requires_grad=True), torch.randint(V, (count,))
+    targets = torch.randint(V, (count,))
+    features = torch.randn(count * (2 if agreement else 1), 5, requires_grad=True)
     found = []
     for fused in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             if fused:
-                loss = linear_cross_entropy(features, layer, targets, smoothing)
+                loss = linear_cross_entropy(features, layer, targets, smoothing, agreement)
             else:
-                loss = cross_entropy(layer(features), targets, smoothing)
+                loss = cross_entropy(layer(features), targets, smoothing, agreement)
         assert loss.count == count
         assert loss.total.dtype == torch.float32
         gradients = torch.autograd.grad(3 * loss.total, (features, *layer.parameters()))
