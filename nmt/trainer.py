@@ -182,8 +182,8 @@ class Trainer(Generic[B]):
         """One step of the optimiser over `count` tokens; the norm of the gradient, before clipping."""
         self.scaler.unscale_(self.optimizer)
         grads = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
-        torch._foreach_div_(grads, float(count))
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip))
+        norm = float(nn.utils.get_total_norm(grads)) / count
+        torch._foreach_mul_(grads, min(1.0, self.settings.clip / norm if norm else 1.0) / count)
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             return norm
         self.scaler.step(self.optimizer)
