@@ -65,6 +65,30 @@ def _nmt(
 
 
 @app.command()
+def init(
+    out: Annotated[Path, typer.Option(help="The recipe to write.")],
+    source_file: Annotated[Path | None, typer.Option(help="Source sentences, one a line.")] = None,
+    target_file: Annotated[Path | None, typer.Option(help="Their translations, one a line.")] = None,
+    file: Annotated[Path | None, typer.Option(help="A file with both sides: TSV, CSV, JSON, Parquet, TMX.")] = None,
+    source: Annotated[str | None, typer.Option(help="The source language; from the suffix if not given.")] = None,
+    target: Annotated[str | None, typer.Option(help="The target language; from the suffix if not given.")] = None,
+) -> None:
+    """Write a recipe for sentence pairs of your own.
+
+    Example: nmt init --source-file pairs.en --target-file pairs.sw --out my.yaml
+    """
+    from nmt.init import write
+
+    if (file is None) == (source_file is None) or (source_file is None) != (target_file is None):
+        raise CallError("give --source-file and --target-file, or --file with both sides")
+    files = [file] if file else [side for side in (source_file, target_file) if side]
+    _print(write(files, source, target, out).rstrip())
+    from nmt.progress import say
+
+    say(f"written to {out}; next: nmt data {out}, then nmt train {out}")
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")],
     changes: Set = [],  # noqa: B006

@@ -54,6 +54,7 @@ __all__ = [
     "overlap",
     "quiet",
     "read_lines",
+    "stored",
 ]
 
 VERSION = 1  # raise it when the same files would give other pairs
@@ -145,7 +146,7 @@ def load(
     if found:
         files = _files(found, split, (source, target))
         stamp = _fingerprint(files, source, target, columns)
-        return _stored(partial(read_pairs, files, (source, target), columns), " and ".join(map(str, files)), stamp)
+        return stored(partial(read_pairs, files, (source, target), columns), " and ".join(map(str, files)), stamp)
     if hub and isinstance(split, str):
         return _from_hub(hub, hub_config, split, (source, target), columns)
     if not path:
@@ -181,6 +182,29 @@ def from_pairs(source: Sequence[str], target: Sequence[str], name: str) -> Corpu
 
     digest = hashlib.sha256("\n".join(sides["source"] + sides["target"]).encode()).hexdigest()[:32]
     return Corpus(name, Dataset.from_dict(sides, features=_features()), digest)
+
+
+def stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) -> Corpus:
+    """The pairs as an Arrow file in the cache, under their fingerprint, written if it is not there yet."""
+    quiet()
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    def rows() -> Iterator[dict[str, str]]:
+        for source, target in pairs():
+            yield {"source": source, "target": target}
+
+    folder = cache("pairs")
+    try:
+        stored = Dataset.from_generator(rows, _features(), cache_dir=str(folder), fingerprint=fingerprint)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, DataError):
+            raise error.__cause__ from None
+        raise DataError(f"{name}: cannot be kept in {folder}: {error.__cause__}") from None
+    except OSError as error:
+        problem = error.strerror or error
+        raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None
+    return Corpus(name, stored, fingerprint)
 
 
 def overlap(train: Corpus, other: Corpus) -> Overlap:
@@ -246,6 +270,7 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair) -> list[Pat
     raise MissingSplitError(
         f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
         f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in data.{split}"
+        + ("" if split == "train" else ", or have it taken out of train: data.hold_out")
     )
 
 
@@ -265,7 +290,7 @@ def _from_hub(hub: str, config: str | None, split: str, languages: Pair, columns
     names = pick(table.data.slice(0, 0).flatten().column_names, languages, columns, name)
     batches = table.with_format("arrow").iter(batch_size=1000)
     stamp = _fingerprint([Path(file["filename"]) for file in table.cache_files], *names)
-    return _stored(partial(table_pairs, batches, names, name), name, stamp)
+    return stored(partial(table_pairs, batches, names, name), name, stamp)
 
 
 def _fetched(hub: str, config: str | None, split: str) -> Any:
@@ -314,26 +339,3 @@ def _features() -> Any:
     from datasets import Features, Value
 
     return Features({"source": Value("string"), "target": Value("string")})
-
-
-def _stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) -> Corpus:
-    """The pairs as an Arrow file in the cache, written if it is not there yet."""
-    quiet()
-    from datasets import Dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    def rows() -> Iterator[dict[str, str]]:
-        for source, target in pairs():
-            yield {"source": source, "target": target}
-
-    folder = cache("pairs")
-    try:
-        stored = Dataset.from_generator(rows, _features(), cache_dir=str(folder), fingerprint=fingerprint)
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, DataError):
-            raise error.__cause__ from None
-        raise DataError(f"{name}: cannot be kept in {folder}: {error.__cause__}") from None
-    except OSError as error:
-        problem = error.strerror or error
-        raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None
-    return Corpus(name, stored, fingerprint)

@@ -14,7 +14,7 @@ from itertools import chain
 
 import torch
 
-from nmt import corpus, starter, tokenizer
+from nmt import corpus, holdout, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
 from nmt.errors import RecipeError
@@ -32,8 +32,9 @@ def _starter(whole: bool) -> dict[str, list[starter.Pair]]:
 def load_split(data: Data, split: str) -> Corpus:
     """The pairs of `train`, `valid` or `test`. Raises DataError, RecipeError."""
     if data.generator is None:
-        place = {"train": data.train, "valid": data.valid, "test": data.test}[split]
-        return corpus.load(place, data.source, data.target, data.path, data.hub, data.hub_config, data.columns)
+        place = data.train if data.hold_out else {"train": data.train, "valid": data.valid, "test": data.test}[split]
+        found = corpus.load(place, data.source, data.target, data.path, data.hub, data.hub_config, data.columns)
+        return holdout.load(found, data.hold_out, split) if data.hold_out else found
     if {data.source, data.target} != {"en", "de"}:
         raise RecipeError(f"data.generator 'starter' writes en and de, not {data.source} and {data.target}")
     pairs = _starter(split != "test")[split]

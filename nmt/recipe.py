@@ -44,6 +44,7 @@ class Data(Section):
     train: str | tuple[str, str] = Field("train", description="file stem or hub split, one file, or one file per side")
     valid: str | tuple[str, str] = "valid"
     test: str | tuple[str, str] = "test"
+    hold_out: int = Field(0, ge=0, description="pairs taken out of train for valid, and as many for test, 0: none")
     max_length: int = Field(128, ge=1, description="pieces; longer training pairs are left out")
     max_ratio: float = Field(4.0, gt=1, description="pieces of the longer side over the shorter (short pairs exempt)")
     drop_duplicates: bool = True
@@ -55,6 +56,8 @@ class Data(Section):
             raise ValueError("data.generator writes the corpus itself: leave out data.path and data.hub")
         if not (self.generator or self.path or self.hub):
             raise ValueError("data needs a path, a hub data set or a generator: for instance `path: my-corpus`")
+        if self.hold_out and (self.generator or (self.valid, self.test) != ("valid", "test")):
+            raise ValueError("data.hold_out makes valid and test: leave out data.valid, data.test and data.generator")
         if self.source == self.target:
             raise ValueError(f"data.source and data.target are both '{self.source}': name two languages")
         return self

@@ -37,6 +37,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "corrections": (1, set()),
     "document": (2, {"formats"}),
     "corpus": (2, {"formats"}),
+    "holdout": (3, {"corpus", "formats"}),
+    "init": (3, {"checkpoint", "corpus", "formats", "recipe", "tokenizer"}),
     "checkpoint": (2, {"recipe"}),
     "encoder": (2, {"cells", "context"}),
     "data": (3, {"corpus", "tokenizer"}),
@@ -48,7 +50,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         5,
         {"checkpoint", "data", "hardware", "model", "progress", "recipe", "search", "stepper", "tokenizer"},
     ),
-    "material": (4, {"corpus", "data", "progress", "recipe", "starter", "tokenizer"}),
+    "material": (4, {"corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
     "validation": (6, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "job": (4, {"loss", "trainer"}),
     "translation": (
@@ -110,7 +112,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "cli": (
         9,
-        {"checkpoint", "evaluate", "formats", "progress", "recipe", "report", "run", "serve", "translate"} | SHAPES,
+        {"checkpoint", "evaluate", "formats", "init", "progress", "recipe", "report", "run", "serve", "translate"}
+        | SHAPES,
     ),
     "__main__": (10, {"cli"}),
 }

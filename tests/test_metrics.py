@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import random
 import subprocess
 import sys
@@ -68,6 +69,12 @@ def test_permuting_both_sides_leaves_corpus_scores() -> None:
     order = random.Random(3).sample(range(len(GOOD)), len(GOOD))
     permuted = metrics.evaluate([GOOD[i] for i in order], [REFERENCES[i] for i in order], bootstrap=0)
     assert values(permuted) == pytest.approx(values(metrics.evaluate(GOOD, REFERENCES, bootstrap=0)))
+
+
+def test_a_few_lines_without_a_match_are_scored_too() -> None:
+    found = metrics.evaluate(["b", "c d", "ab", "e", "f"], ["a", "x y", "ab c", "g", "h"])
+    assert all(math.isfinite(score.value) for score in found.scores)
+    assert found.scores[1].value > 0
 
 
 def test_signatures_say_how_and_intervals_contain_the_value() -> None:

@@ -1,0 +1,69 @@
+"""Valid and test sets held out of a corpus that has none.
+
+    load(whole, 1000, "valid")       1,000 of its pairs; as many others are "test", what is unlike both is "train"
+
+Which pairs are held out depends on their text alone: those whose source has the smallest hash. So they are the same on
+every machine and in whatever order the pairs lie, and most of them stay when pairs are added. A pair that shares a side
+with one held out leaves train, where sides are the same if their letters and digits are; so nothing of a test set was
+seen in training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmt.corpus import Corpus, stored
+from nmt.errors import DataError
+from nmt.formats import Pair
+
+VERSION = 1  # raise it when the same corpus would be split in another way
+MOST = 4  # at most one in so many distinct sources is held out
+
+
+def load(whole: Corpus, count: int, split: str) -> Corpus:
+    """The part `split` (train, valid or test) of a corpus of which `count` pairs each are held out for valid and test.
+
+    Raises DataError for a corpus too small for that.
+    """
+    stamp = hashlib.sha256(repr((VERSION, whole.fingerprint, count, split)).encode()).hexdigest()[:32]
+    return stored(partial(_pairs, whole, count, split), f"{whole.name} ({split})", stamp)
+
+
+def _pairs(whole: Corpus, count: int, split: str) -> Iterator[Pair]:
+    chosen = set(_rows(whole, count)[split].tolist())
+    for row, pair in enumerate(zip(whole.source, whole.target, strict=True)):
+        if row in chosen:
+            yield pair
+
+
+def _rows(whole: Corpus, count: int) -> dict[str, NDArray[np.integer[Any]]]:
+    """The rows of each part."""
+    source, target = _hashes(whole.source), _hashes(whole.target)
+    _, first = np.unique(source, return_index=True)  # the first row of each source, in the order of their hashes
+    first = first[(source[first] != EMPTY) & (target[first] != EMPTY) & (source[first] != target[first])]
+    if 2 * count * MOST > len(first):
+        raise DataError(
+            f"{whole.name}: data.hold_out: {count:,} pairs for valid and as many for test are too many of "
+            f"{len(first):,} different ones: set it to {len(first) // (2 * MOST):,} or less"
+        )
+    held = first[: 2 * count]
+    rest = ~np.isin(source, source[held]) & ~np.isin(target, target[held])
+    return {"train": np.flatnonzero(rest), "test": np.sort(held[::2]), "valid": np.sort(held[1::2])}
+
+
+def _hash(text: str) -> int:
+    letters = "".join(filter(str.isalnum, text.casefold()))
+    return int.from_bytes(hashlib.blake2b(letters.encode(), digest_size=8).digest(), "little")
+
+
+EMPTY = _hash("")
+
+
+def _hashes(lines: Iterable[str]) -> NDArray[np.uint64]:
+    return np.fromiter(map(_hash, lines), np.uint64)

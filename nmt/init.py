@@ -1,0 +1,178 @@
+"""A recipe for a corpus: sizes that follow from what is in it.
+
+    write(files, source, target, out) -> its text, with the reasons
+
+Small corpora want few pieces, small batches and many epochs (Sennrich and Zhang 2019); large ones the opposite. The
+steps of `PLANS` are the shipped recipes of corpora of that size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import yaml
+
+from nmt import corpus, recipe, tokenizer
+from nmt.checkpoint import replacing
+from nmt.corpus import Corpus
+from nmt.errors import CallError, DataError
+from nmt.formats import PACKED, READERS, Pair, kind
+
+SAMPLE = 20_000  # pairs that are looked at
+SEEN = 900_000  # pairs, over all epochs
+MOST_HELD, HELD = 1000, 20  # pairs held out for valid: one in HELD, at most MOST_HELD
+FEWEST = 40  # pairs; of fewer nothing can be learnt
+MANY = 1_000  # characters, from which on the rare ones are spelled as bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What suits a corpus of up to `pairs` pairs."""
+
+    pairs: float
+    pieces: int
+    hidden: int  # of the decoder; of both directions of the encoder together
+    dropout: float
+    batch_tokens: int
+
+
+PLANS = (
+    Plan(1_000, 500, 256, 0.2, 400),
+    Plan(4_000, 1_000, 256, 0.2, 400),
+    Plan(15_000, 2_000, 384, 0.2, 800),
+    Plan(80_000, 4_000, 384, 0.3, 800),
+    Plan(400_000, 8_000, 512, 0.2, 2_000),
+    Plan(float("inf"), 16_000, 1_024, 0.1, 4_000),
+)
+
+
+def write(files: Sequence[Path], source: str | None, target: str | None, out: Path) -> str:
+    """Write a recipe for the corpus in `files`: two text files, source and target, or one that holds both.
+
+    Returns it. Raises CallError for what was asked wrongly, DataError for what is wrong with the files.
+    """
+    if out.exists():
+        raise CallError(f"--out {out}: it is there already: name another file, or remove it")
+    languages = _languages(files, source, target)
+    folder = files[0].parent
+    names = [file.name if file.parent == folder else str(file.resolve()) for file in files]
+    pairs = corpus.load(names[0] if len(names) == 1 else names, *languages, path=str(folder))
+    if len(pairs) < FEWEST:
+        raise DataError(f"{pairs.name}: {len(pairs)} pairs are too few to learn from: find {FEWEST} or more")
+    text = _text(pairs, languages, folder, names, _stands_alone(languages, folder))
+    recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
+    with replacing(out) as place:
+        place.write_text(text, encoding="utf-8")
+    return text
+
+
+def _languages(files: Sequence[Path], source: str | None, target: str | None) -> Pair:
+    """The two languages: as given, else from the suffixes of two text files."""
+    for file in files:
+        if not file.is_file():
+            raise CallError(f"{file}: there is no such file")
+    if len(files) == 1 and kind(files[0].name) not in READERS:
+        raise CallError(f"{files[0]}: no known format: give one of {', '.join(READERS)}, or two text files")
+    if len(files) == 1 and not (source and target):
+        raise CallError(f"{files[0]}: which languages are in it? Say so with --source and --target, as it names them")
+    found = tuple(given or _suffix(file) for given, file in zip((source, target), (files[0], files[-1]), strict=True))
+    if not all(found) or found[0] == found[1]:
+        raise CallError(
+            f"{' and '.join(map(str, files))}: their names do not end with two languages (.en, .de): "
+            "say which they are with --source and --target"
+        )
+    return found[0], found[1]
+
+
+def _suffix(file: Path) -> str:
+    name = file.name
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return Path(name).suffix.lstrip(".")
+
+
+def _stands_alone(languages: Pair, folder: Path) -> bool:
+    """Whether no valid and test sets lie beside the corpus."""
+    try:
+        for split in ("valid", "test"):
+            corpus.load(split, *languages, path=str(folder))
+    except corpus.MissingSplitError:
+        return True
+    return False
+
+
+def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], alone: bool) -> str:
+    """The recipe, with its reasons."""
+    count = len(pairs)
+    plan = next(plan for plan in PLANS if count <= plan.pairs)
+    sample = pairs.source[:SAMPLE], pairs.target[:SAMPLE]
+    words = [sum(len(line.split()) for line in side) / len(side) for side in sample]
+    joint = _alike(*sample)
+    held = max(1, min(MOST_HELD, count // HELD))
+    hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if alone else ""
+    train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
+    return f"""\
+# {languages[0]} to {languages[1]}: {count:,} pairs, {words[0]:.1f} and {words[1]:.1f} words a sentence on average.
+# Written by `nmt init` from what is in the corpus. Change what you like; `nmt info` says what it makes of the model.
+data:
+  source: {json.dumps(languages[0])}
+  target: {json.dumps(languages[1])}
+  path: {json.dumps(os.path.abspath(folder), ensure_ascii=False)}
+  train: {train}{hold_out}
+tokenizer:
+  model: unigram
+  {_tokenizer(pairs, plan.pieces, joint)}
+  joint: {str(joint).lower()}  # the two sides share {"their letters: one vocabulary" if joint else "few letters"}
+model:
+  cell: lstm
+  embed: 256
+  encoder: {{layers: 1, hidden: {max(256, plan.hidden // 2)}, direction: bidirectional}}
+  decoder: {{layers: 2, hidden: {plan.hidden}}}
+  attention: general
+  attention_position: between
+  tie: {"all" if joint else "target"}
+  dropout: {{embedding: {plan.dropout}, layers: {plan.dropout}, output: {plan.dropout}}}
+training:
+  epochs: {max(4, min(60, SEEN // count))}  # many for a small corpus; stops early where valid no longer gets better
+  patience: 12
+  batch_tokens: {plan.batch_tokens}  # small batches learn more from each pair, large ones take less time for it
+  learning_rate: 0.003
+  warmup: 200
+search:
+  length_penalty: 1.6  # larger for longer translations; compare on valid
+"""
+
+
+def _alike(source: Sequence[str], target: Sequence[str]) -> bool:
+    """Whether the sides share half of their letters, counted as often as they occur."""
+    counts = [Counter(filter(str.isalpha, chain.from_iterable(side))) for side in (source, target)]
+    shared = sum(count for one, other in (counts, counts[::-1]) for letter, count in one.items() if letter in other)
+    return 2 * shared >= sum(counts[0].values()) + sum(counts[1].values())
+
+
+def _tokenizer(pairs: Corpus, wanted: int, joint: bool) -> str:
+    """The lines about pieces: as many as are wanted, more for many characters, fewer where so many are not found."""
+    sides = [pairs.source[:SAMPLE], pairs.target[:SAMPLE]]
+    many = False
+    for lines in [list(chain(*sides))] if joint else sides:
+        characters = len(set(chain.from_iterable(lines)))
+        many = many or characters > MANY
+        wanted = max(wanted, 2 * characters)
+        while len(pairs) <= SAMPLE and wanted > characters and not _allows(lines, wanted):
+            wanted = wanted * 3 // 4
+    rare = "\n  character_coverage: 0.9995  # the rarest characters are spelled as bytes\n  byte_fallback: true"
+    return f"vocab_size: {wanted}  # few for a small corpus, so that each is seen often" + (rare if many else "")
+
+
+def _allows(lines: Sequence[str], pieces: int) -> bool:
+    try:
+        tokenizer.train(lines, vocab_size=pieces)
+    except DataError:
+        return False
+    return True

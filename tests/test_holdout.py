@@ -1,0 +1,73 @@
+"""Held-out sets: fixed, apart from train, and the same however the pairs lie."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from nmt import corpus, holdout
+from nmt.corpus import Corpus
+from nmt.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path))
+
+
+def pairs(count: int = 200) -> list[tuple[str, str]]:
+    return [(f"the word {number}", f"das Wort {number}") for number in range(count)]
+
+
+def whole(of: list[tuple[str, str]]) -> Corpus:
+    return corpus.from_pairs([one for one, _ in of], [two for _, two in of], "toy")
+
+
+def parts(of: list[tuple[str, str]], count: int = 10) -> dict[str, set[tuple[str, str]]]:
+    found = {}
+    for split in ("train", "valid", "test"):
+        part = holdout.load(whole(of), count, split)
+        found[split] = set(zip(part.source, part.target, strict=True))
+        assert len(part) == len(found[split])
+    return found
+
+
+def test_every_pair_is_in_one_part() -> None:
+    found = parts(pairs())
+    assert {split: len(part) for split, part in found.items()} == {"train": 180, "valid": 10, "test": 10}
+    assert set.union(*found.values()) == set(pairs())
+
+
+def test_neither_order_nor_company_changes_what_is_held_out() -> None:
+    first, shuffled = parts(pairs()), pairs()
+    random.Random(3).shuffle(shuffled)
+    assert parts(shuffled) == first
+    more = parts(pairs(240))
+    held, still = first["valid"] | first["test"], more["valid"] | more["test"]
+    assert len(held & still) >= 14  # of 20, and a sixth of the pairs is new
+
+
+def test_what_shares_a_side_with_one_held_out_is_in_no_part() -> None:
+    some, (source, target) = pairs(), next(iter(parts(pairs())["test"]))
+    like = [(source.upper() + "!", "anders"), ("other", f"  {target}."), (source, target)]
+    found = parts([*some, *like])
+    assert not found["train"] & set(like)
+    texts = {side for split in ("valid", "test") for pair in found[split] for side in pair}
+    assert not any(side in texts for pair in found["train"] for side in pair)
+
+
+def test_empty_and_copied_sentences_are_not_held_out() -> None:
+    odd = [("", "leer"), ("empty", "..."), ("same", "Same")]
+    for seed in range(30):
+        of = [*(("".join((one, str(seed))), two) for one, two in pairs()), *odd]
+        found = parts(of)
+        assert not set(odd) & (found["valid"] | found["test"])
+
+
+def test_too_many_is_an_error_that_says_how_many_are_possible() -> None:
+    with pytest.raises(
+        DataError, match=r"toy: data\.hold_out: 26 pairs .* of 200 different ones: set it to 25 or less"
+    ):
+        holdout.load(whole(pairs()), 26, "train")
+    holdout.load(whole(pairs()), 25, "train")

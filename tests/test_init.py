@@ -1,0 +1,119 @@
+"""`nmt init`: a recipe for a corpus, and what is said of one that cannot be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy import call
+
+from nmt import init, material, recipe
+from nmt.errors import CallError, DataError
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("NMT_DATA", raising=False)
+
+
+def lines(count: int, letters: str = "abcdefgh") -> list[str]:
+    words = [one + two for one in letters for two in letters]
+    return [" ".join(words[(row * 7 + n * 5) % 64] for n in range(3 + row % 5)) + f" {row}" for row in range(count)]
+
+
+def write(name: str, count: int = 100, letters: str = "") -> Path:
+    path, letters = Path(name), letters or ("abcdefgh" if name.endswith("en") else "hgfedcba")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines(count, letters)), encoding="utf-8")
+    return path
+
+
+def test_two_files_become_a_recipe_that_trains() -> None:
+    write("my/pairs.en")
+    write("my/pairs.no", letters="hgfedcba")  # a language that YAML takes for a truth value
+    result = call("init", "--source-file", "my/pairs.en", "--target-file", "my/pairs.no", "--out", "my.yaml")
+    assert result.status == 0, result.err
+    assert result.out == Path("my.yaml").read_text(encoding="utf-8")
+    assert "nmt train my.yaml" in result.err
+    made = recipe.load("my.yaml")
+    assert (made.data.source, made.data.target, made.data.hold_out) == ("en", "no", 5)
+    assert [len(material.load_split(made.data, split)) for split in ("train", "valid", "test")] == [90, 5, 5]
+    quick = ["--set", "training.epochs=1", "--set", "model.decoder.hidden=16", "--set", "training.threads=1"]
+    assert call("train", "my.yaml", "--out", "run", *quick).status == 0
+    assert call("evaluate", "run").status == 0
+
+
+def test_valid_and_test_beside_the_corpus_are_taken() -> None:
+    files = [
+        write(f"my/{split}.{side}", count)
+        for split, count in (("train", 80), ("valid", 7), ("test", 9))
+        for side in ("en", "de")
+    ]
+    init.write(files[:2], None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml").data
+    assert made.hold_out == 0
+    assert [len(material.load_split(made, split)) for split in ("train", "valid", "test")] == [80, 7, 9]
+
+
+def test_one_file_of_both_sides_needs_the_languages() -> None:
+    rows = [("en", "de"), *((line, line.upper() + "S") for line in lines(60))]
+    Path("pairs.tsv").write_text("".join(f"{one}\t{two}\n" for one, two in rows))
+    with pytest.raises(CallError, match="--source and --target"):
+        init.write([Path("pairs.tsv")], None, None, Path("my.yaml"))
+    init.write([Path("pairs.tsv")], "de", "en", Path("my.yaml"))
+    made = recipe.load("my.yaml").data
+    first = material.load_split(made, "train")
+    assert first.source[0].isupper()
+    assert not first.target[0].isupper()
+
+
+@pytest.mark.parametrize("count", [40, 400, 3_000])
+def test_a_small_corpus_gets_no_more_pieces_than_it_allows(count: int) -> None:
+    files = [write("p.en", count), write("p.de", count)]
+    init.write(files, None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml")
+    source, _ = material.train_tokenizers(made, material.load_split(made.data, "train"))
+    assert 20 < source.vocab <= 1_000
+
+
+def test_sides_without_common_letters_have_vocabularies_of_their_own() -> None:
+    init.write([write("p.en"), write("p.ru", letters="абвгдежз")], None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml")
+    assert (made.tokenizer.joint, made.model.tie) == (False, "target")
+    init.write([write("p.en"), write("p.de", letters="efghijkl")], None, None, Path("other.yaml"))
+    assert recipe.load("other.yaml").tokenizer.joint
+
+
+def test_larger_corpora_get_larger_models_and_fewer_epochs() -> None:
+    for one, two in zip(init.PLANS, init.PLANS[1:], strict=False):
+        assert one.pairs < two.pairs
+        assert one.pieces < two.pieces
+        assert one.hidden <= two.hidden
+        assert one.batch_tokens <= two.batch_tokens
+
+
+def test_what_is_wrong_is_said_and_nothing_is_written() -> None:
+    english, german, plain, few = write("p.en"), write("p.de"), write("plain"), write("few.en", 9)
+    taken = Path("taken.yaml")
+    taken.write_text("mine")
+    calls: list[tuple[list[Path], str, type[Exception]]] = [
+        ([english, Path("none.de")], "none.de: there is no such file", CallError),
+        ([english, plain], "do not end with two languages", CallError),
+        ([english, english], "do not end with two languages", CallError),
+        ([english], "no known format", CallError),
+        ([few, write("few.de", 9)], "9 pairs are too few", DataError),
+        ([english, Path("few.de")], "100", DataError),
+    ]
+    for files, message, kind in calls:
+        with pytest.raises(kind, match=message):
+            init.write(files, None, None, Path("my.yaml"))
+    assert not Path("my.yaml").exists()
+    with pytest.raises(CallError, match=r"taken\.yaml: it is there already"):
+        init.write([english, german], None, None, taken)
+    assert taken.read_text() == "mine"
+    for flags in ([], ["--file", "p.tsv", "--source-file", "p.en"], ["--source-file", "p.en"]):
+        result = call("init", "--out", "my.yaml", *flags)
+        assert result.status == 2
+        assert "--target-file" in result.err
