@@ -144,7 +144,7 @@ class Trainer(Generic[B]):
         while at.batch < batches:
             started = time.monotonic()
             group = range(at.batch, min(at.batch + self.settings.accumulate, batches))
-            self._update([self.stream.fetch(at.epoch, number) for number in group], at.epoch + at.batch / batches)
+            self.update([self.stream.fetch(at.epoch, number) for number in group], at.epoch + at.batch / batches)
             at.batch = group.stop
             if at.batch >= batches:
                 at.epoch, at.batch, batches = at.epoch + 1, 0, 0
@@ -162,7 +162,8 @@ class Trainer(Generic[B]):
             if self._out_of_patience():
                 return
 
-    def _update(self, batches: Sequence[B], epochs: float) -> None:
+    def update(self, batches: Sequence[B], epochs: float) -> None:
+        """One update of the weights over batches, so many epochs after the start."""
         at, settings = self.position, self.settings
         progress = epochs / settings.epochs
         rate = learning_rate(settings, at.updates, progress) * at.plateau

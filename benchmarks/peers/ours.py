@@ -36,7 +36,7 @@ def main() -> None:
         )
         for number in range(stream.batches(0)):
             before = trainer.position.tokens
-            trainer._update([stream.fetch(0, number)], 0.0)
+            trainer.update([stream.fetch(0, number)], 0.0)
             meter.tick(trainer.position.tokens - before)
 
 
