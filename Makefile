@@ -1,9 +1,10 @@
-# make quickstart: everything from a fresh machine to a translation; make test: the tests; make demo: the page
+# make quickstart: everything from a fresh machine to a translation; make test: the tests; make demo: the page;
+# make benchmark: speed beside peers and the machine's limit ($NMT_DATA has multi30k), make benchmark-quick: the limit
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: starter quickstart demo test check clean
+.PHONY: starter quickstart demo test check benchmark benchmark-quick clean
 
 # the package and what it needs, in an environment of its own; again only when pyproject.toml changes
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -34,6 +35,13 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+benchmark-quick: $(VENV)/installed
+	$(BIN)/python benchmarks/limit.py
+
+benchmark: benchmark-quick
+	$(BIN)/python benchmarks/yardstick.py
+	$(BIN)/python benchmarks/yardstick.py --feeding
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

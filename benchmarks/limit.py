@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nmt import hardware, material, recipe, translation
+from nmt import hardware, recipe, translation
 from nmt.trainer import Trainer
 
 WARM, REPEATS, LARGE = 12, 3, 1e9
@@ -120,7 +120,9 @@ def measure(trainer: Trainer[Any], rounds: int, updates: int) -> None:
     for kind, seconds in alone.seconds.items():
         print(f"; {kind} alone {alone.operations[kind] / max(seconds, 1e-9) / 1e9:,.0f}", end="")
     middle = [statistics.median(column) for column in zip(*parts, strict=True)]
-    print(f"\nan update: {middle[0]:.0f} ms of products, {middle[1]:.0f} of recurrent layers, {middle[2]:.0f} of the rest")
+    print(
+        f"\nan update: {middle[0]:.0f} ms of products, {middle[1]:.0f} of recurrent layers, {middle[2]:.0f} of the rest"
+    )
     for name, found in shares.items():
         print(f"share of the limit of {name}: {statistics.median(found):.0%} ({min(found):.0%} to {max(found):.0%})")
 

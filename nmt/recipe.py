@@ -196,6 +196,9 @@ class Search(Section):
     beam: int = Field(5, ge=1, le=100)
     length_penalty: float = Field(1.0, ge=0, description="exponent of ((5 + length) / 6) (Wu et al. 2016, eq. 14)")
     coverage_penalty: float = Field(0.0, ge=0, description="weight of the coverage term (Wu et al. 2016, eq. 14)")
+    mbr: float = Field(
+        0.0, ge=0, description="choose from the beam by consensus, so sharply (minimum Bayes risk), 0: by score alone"
+    )
     min_ratio: float = Field(0.0, ge=0, description="least target pieces per source piece")
     max_ratio: float = Field(2.0, gt=0, description="most target pieces per source piece, ...")
     max_extra: int = Field(20, ge=0, description="... plus this many")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nmt import checkpoint, hardware
+from nmt.consensus import ranked
 from nmt.data import collate, pad
 from nmt.errors import CallError
 from nmt.model import Seq2Seq, build
@@ -176,11 +177,12 @@ class Translator:
         parts = self._parts(lines, prefixes, settings, warn, first_line)
         found: list[list[Hypothesis]] = [[] for _ in parts]
         width = max(settings.beam if settings.method == "beam" else 1, nbest)
+        several = settings.mbr > 0 and settings.method != "greedy"
+        count = max(nbest, settings.beam) if several else nbest
         for group in _batches([len(part.ids[0]) + 1 for part in parts], max(1, settings.batch_tokens // width)):
-            for place, hypotheses in zip(
-                group, self._search([parts[place] for place in group], nbest, attention, settings), strict=True
-            ):
-                found[place] = hypotheses
+            searched = self._search([parts[place] for place in group], count, attention, settings)
+            for place, hypotheses in zip(group, searched, strict=True):
+                found[place] = self._agreed(hypotheses, settings.mbr) if several else hypotheses
         by_line: list[list[tuple[_Part, list[Hypothesis]]]] = [[] for _ in lines]
         for part, hypotheses in zip(parts, found, strict=True):
             by_line[part.line].append((part, hypotheses))
@@ -314,6 +316,11 @@ class Translator:
         )
         step, state = self._start(parts)
         return search(step, state, requests, options, BOS, EOS, (PAD, BOS, UNK), attention, self.device)
+
+    def _agreed(self, hypotheses: list[Hypothesis], sharpness: float) -> list[Hypothesis]:
+        """The hypotheses of a part, that first which the others agree with most."""
+        texts = self.members[0].target.decode([one.ids for one in hypotheses])
+        return [hypotheses[place] for place in ranked(texts, [one.score for one in hypotheses], sharpness)]
 
     @torch.inference_mode()
     def _start(self, parts: Sequence[_Part]) -> tuple[Step[Any], SearchState]:

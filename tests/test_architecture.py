@@ -26,6 +26,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "attention": (0, set()),
     "loss": (0, set()),
     "search": (0, set()),
+    "consensus": (0, set()),
     "starter": (0, set()),
     "plots": (0, set()),
     "metrics": (1, set()),
@@ -48,7 +49,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "model": (4, {"context", "data", "decoder", "encoder", "loss", "recipe", "tokenizer"}),
     "translate": (
         5,
-        {"checkpoint", "data", "hardware", "model", "progress", "recipe", "search", "stepper", "tokenizer"},
+        {"checkpoint", "consensus", "data", "hardware", "model", "progress", "recipe", "search", "stepper"}
+        | {"tokenizer"},
     ),
     "material": (4, {"corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
     "validation": (6, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),

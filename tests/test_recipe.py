@@ -131,6 +131,8 @@ def test_a_wrong_kind_is_named(key: str, value: object, reason: str) -> None:
         ("data.source", "", "1 character"),
         ("search.beam", 0, "1"),
         ("search.beam", 101, "100"),
+        ("search.mbr", -1, "0"),
+        ("data.hold_out", -1, "0"),
         ("search.temperature", -1, "0"),
         ("search.top_p", 0, "0"),
         ("search.top_p", 1.5, "1"),

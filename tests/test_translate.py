@@ -13,6 +13,7 @@ from toy import Toy, pairs, write_corpus, write_recipe
 
 import nmt
 from nmt import tokenizer, translate
+from nmt.consensus import ranked
 from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.recipe import Search, load
 from nmt.tokenizer import Tokenizer
@@ -96,6 +97,25 @@ def test_it_learnt_something(attention: Translator) -> None:
 
 
 # ---- What comes with a translation -----------------------------------------------------------------------------------
+
+
+def test_consensus_chooses_among_the_hypotheses_of_the_beam(translator: Translator) -> None:
+    beam = translator.adjusted(["search.beam=6"]).translate(LINES, nbest=6)
+    agreed = translator.adjusted(["search.beam=6", "search.mbr=0.01"]).translate(LINES, nbest=6)
+    sharp = translator.adjusted(["search.beam=6", "search.mbr=1e9"]).translate(LINES)
+    for one, two, three in zip(beam, agreed, sharp, strict=True):
+        found = [one, *one.alternatives]
+        order = ranked([each.text for each in found], [each.score for each in found], 0.01)
+        assert [each.text for each in (two, *two.alternatives)] == [found[place].text for place in order]
+        assert three.text == one.text
+        assert not three.alternatives
+    assert any(one.text != two.text for one, two in zip(beam, agreed, strict=True))
+    greedy = translator.adjusted(["search.method=greedy"])
+    assert texts_of(translator.adjusted(["search.method=greedy", "search.mbr=3"])) == texts_of(greedy)
+
+
+def texts_of(translator: Translator) -> list[str]:
+    return [one.text for one in translator.translate(LINES)]
 
 
 def test_nbest_is_sorted_and_begins_with_the_best(translator: Translator) -> None:
