@@ -38,9 +38,9 @@ VERSION = 1  # raise it when the same pairs would give other ids or other rows
 SHORT = 10  # pieces; pairs with no longer side may have any ratio
 PARALLEL = 200_000  # pairs from which starting processes is worth it
 JITTER = 0.25  # share of pairs that an epoch sorts as if they were a piece longer
-# sides are padded to a multiple of STEPS and batches cut to a multiple of ROWS: a CPU's library makes kernels for each
-# shape it meets, which takes longer than to run them, and memory freed by one batch then fits the next
-STEPS, ROWS = 2, 8
+# sides are padded in steps (limit, step), long ones in longer, and batches cut to a multiple of ROWS: a CPU's library
+# makes kernels for each shape it meets, which takes longer than to run them, and freed memory then fits the next batch
+STEPS, ROWS = ((24, 2), (48, 4), (np.inf, 8)), 8
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,8 @@ class Batches:
     def _plan(self, epoch: int) -> list[Array]:
         random = np.random.default_rng([self._seed, epoch])
         size = len(self._longest)
-        bucket = _stepped(self._longest + (random.random(size) < JITTER)) // STEPS
+        widths = _stepped(self._longest + (random.random(size) < JITTER))
+        _, bucket = np.unique(widths, return_inverse=True)
         # up and down by turns, so that neighbours across two buckets are alike as well
         turned = np.where(bucket % 2, self._source - self._target, self._target - self._source)
         batches = self._cut(np.lexsort((random.random(size), turned, bucket)))
@@ -205,14 +206,16 @@ class Batches:
         return batches
 
 
-def _stepped(lengths: Any) -> Any:
-    """Lengths, or one of them, rounded up to what they are padded to."""
-    return -(-lengths // STEPS) * STEPS
+def _stepped(lengths: Array) -> Array:
+    """Lengths rounded up to what they are padded to."""
+    step: Array = np.select([lengths <= limit for limit, _ in STEPS], [step for _, step in STEPS])
+    stepped: Array = -(-lengths // step) * step
+    return stepped
 
 
 def _width(lengths: Array) -> int:
     """The width of the tensor that holds rows of these lengths."""
-    return int(_stepped(lengths.max()))
+    return int(_stepped(lengths).max())
 
 
 def prepare(

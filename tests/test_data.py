@@ -700,7 +700,7 @@ def test_a_batch_is_padded_after_the_end() -> None:
     batch = data.collate([[5, 6, 7], [], [8]], [[9], [10, 11], []])
     assert batch.source.tolist() == [[5, 6, 7, EOS], [EOS, PAD, PAD, PAD], [8, EOS, PAD, PAD]]
     assert batch.source_lengths.tolist() == [4, 1, 2]
-    # both sides to a multiple of STEPS
+    # both sides to an even number of steps, and longer ones to a multiple of 4 or 8
     assert batch.target_in.tolist() == [[BOS, 9, PAD, PAD], [BOS, 10, 11, PAD], [BOS, PAD, PAD, PAD]]
     assert batch.target_out.tolist() == [[9, EOS, PAD, PAD], [10, 11, EOS, PAD], [EOS, PAD, PAD, PAD]]
     assert (batch.tokens, batch.sentences) == (6, 3)
@@ -765,8 +765,8 @@ def test_large_batches_have_a_round_number_of_rows() -> None:
 
 
 def test_both_sides_of_a_batch_are_of_like_length() -> None:
-    # 0.072; were the longer side alone sorted 0.111, were the other always sorted upwards 0.077
-    assert Batches(*lengths(), 500).padding(0) < 0.075
+    # 0.086; were the longer side alone sorted 0.120, were the other always sorted upwards 0.088
+    assert Batches(*lengths(), 500).padding(0) < 0.087
 
 
 def test_the_order_follows_from_seed_and_epoch_alone() -> None:
