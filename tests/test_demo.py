@@ -176,7 +176,8 @@ def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
     assert len(others["choices"]) > 2
     before = work.translation.text.split()[0]
     assert all(other.translation.text.startswith(before) for other in work.others)
-    assert all(choice.startswith("… ") for choice, _ in others["choices"])
+    alike = all(other.translation.text.split()[0] == before for other in work.others)  # whole words, not a part of one
+    assert all(choice.startswith("… ") == alike for choice, _ in others["choices"])
     wanted = work.others[2].translation.text
     work, whole, html = page.replaced(work, 2)
     assert work.translation.text == wanted
