@@ -70,12 +70,10 @@ def main() -> None:
     torch.optim.lr_scheduler.ReduceLROnPlateau = Plateau
     from joeynmt import training
 
-    meter, seen = Meter(int(updates)), 0
+    meter = Meter(int(updates))
 
     def log(self: Any, *arguments: Any) -> None:
-        nonlocal seen
-        meter.tick(self.stats.total_tokens - seen)
-        seen = self.stats.total_tokens
+        meter.tick(self.stats.total_tokens)
 
     training.TrainManager._log_scores = log
     logging.disable(logging.CRITICAL)

@@ -14,24 +14,22 @@ class Meter:
     """Counts target tokens (the end of the sentence among them, padding not) until so many updates are done."""
 
     def __init__(self, updates: int) -> None:
-        self.updates, self.done, self.tokens = updates, 0, 0
+        self.updates, self.done, self.before = updates, 0, 0
         self.began = time.perf_counter()
         self.first = 0.0
 
-    def tick(self, tokens: int) -> None:
-        """An update over so many tokens is done. Leaves the process after the last one."""
+    def tick(self, total: int) -> None:
+        """An update is done, and so many tokens in all. Leaves the process after the last one."""
         self.done += 1
         if self.done == 1:
             self.first = time.time()
-        if self.done > WARM:
-            self.tokens += tokens
-        elif self.done == WARM:
-            self.began = time.perf_counter()
+        if self.done == WARM:
+            self.began, self.before = time.perf_counter(), total
         if self.done == WARM + self.updates:
-            self.tell()
+            self.tell(total - self.before)
 
-    def tell(self) -> NoReturn:
+    def tell(self, tokens: int) -> NoReturn:
         seconds = time.perf_counter() - self.began
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({"tokens/s": self.tokens / seconds, "MB": peak, "first update": self.first}), flush=True)
+        print(json.dumps({"tokens/s": tokens / seconds, "MB": peak, "first update": self.first}), flush=True)
         raise SystemExit

@@ -71,12 +71,10 @@ def main() -> None:
     from onmt.bin import train
     from onmt.utils import logging as theirs
 
-    meter, seen = Meter(int(updates)), 0
+    meter = Meter(int(updates))
 
     def report(self: Any, step: int, steps: int, rate: float, stats: Any) -> Any:
-        nonlocal seen
-        meter.tick(stats.n_words - seen)
-        seen = stats.n_words
+        meter.tick(stats.n_words)
         return stats
 
     trainer.Trainer._maybe_report_training = report

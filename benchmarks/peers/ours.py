@@ -35,9 +35,8 @@ def main() -> None:
             Path(scratch),
         )
         for number in range(stream.batches(0)):
-            before = trainer.position.tokens
             trainer.update([stream.fetch(0, number)], 0.0)
-            meter.tick(trainer.position.tokens - before)
+            meter.tick(trainer.position.tokens)
 
 
 if __name__ == "__main__":
