@@ -78,13 +78,12 @@ def init(
     Example: nmt init --source-file pairs.en --target-file pairs.sw --out my.yaml
     """
     from nmt.init import write
+    from nmt.progress import say
 
     if (file is None) == (source_file is None) or (source_file is None) != (target_file is None):
         raise CallError("give --source-file and --target-file, or --file with both sides")
     files = [file] if file else [side for side in (source_file, target_file) if side]
     _print(write(files, source, target, out).rstrip())
-    from nmt.progress import say
-
     say(f"written to {out}; next: nmt data {out}, then nmt train {out}")
 
 

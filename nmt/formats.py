@@ -99,9 +99,14 @@ def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
 
 def kind(name: str) -> str:
     """The suffix of a file name that says its format, whatever packs it: `.tmx` for `corpus.tmx.gz`."""
+    return Path(unpacked(name)).suffix.lower()
+
+
+def unpacked(name: str) -> str:
+    """A file name without the suffix of what packs it."""
     for packed in PACKED:
         name = name.removesuffix(packed)
-    return Path(name).suffix.lower()
+    return name
 
 
 def pick(names: Collection[str], languages: Pair, columns: Pair | None, where: str) -> Pair:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,9 @@ def load(whole: Corpus, count: int, split: str) -> Corpus:
 
 
 def _pairs(whole: Corpus, count: int, split: str) -> Iterator[Pair]:
-    chosen = set(_rows(whole, count)[split].tolist())
-    for row, pair in enumerate(zip(whole.source, whole.target, strict=True)):
-        if row in chosen:
-            yield pair
+    chosen = np.zeros(len(whole), bool)
+    chosen[_rows(whole, count)[split]] = True
+    return compress(zip(whole.source, whole.target, strict=True), chosen)
 
 
 def _rows(whole: Corpus, count: int) -> dict[str, NDArray[np.integer[Any]]]:
@@ -54,7 +54,7 @@ def _rows(whole: Corpus, count: int) -> dict[str, NDArray[np.integer[Any]]]:
         )
     held = first[: 2 * count]
     rest = ~np.isin(source, source[held]) & ~np.isin(target, target[held])
-    return {"train": np.flatnonzero(rest), "test": np.sort(held[::2]), "valid": np.sort(held[1::2])}
+    return {"train": np.flatnonzero(rest), "test": held[::2], "valid": held[1::2]}
 
 
 def _hash(text: str) -> int:

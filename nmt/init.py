@@ -22,7 +22,7 @@ from nmt import corpus, recipe, tokenizer
 from nmt.checkpoint import replacing
 from nmt.corpus import Corpus
 from nmt.errors import CallError, DataError
-from nmt.formats import PACKED, READERS, Pair, kind
+from nmt.formats import READERS, Pair, kind, unpacked
 
 SAMPLE = 20_000  # pairs that are looked at
 SEEN = 900_000  # pairs, over all epochs
@@ -81,20 +81,16 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
         raise CallError(f"{files[0]}: no known format: give one of {', '.join(READERS)}, or two text files")
     if len(files) == 1 and not (source and target):
         raise CallError(f"{files[0]}: which languages are in it? Say so with --source and --target, as it names them")
-    found = tuple(given or _suffix(file) for given, file in zip((source, target), (files[0], files[-1]), strict=True))
+    found = tuple(
+        given or Path(unpacked(file.name)).suffix.lstrip(".")
+        for given, file in zip((source, target), (files[0], files[-1]), strict=True)
+    )
     if not all(found) or found[0] == found[1]:
         raise CallError(
             f"{' and '.join(map(str, files))}: their names do not end with two languages (.en, .de): "
             "say which they are with --source and --target"
         )
     return found[0], found[1]
-
-
-def _suffix(file: Path) -> str:
-    name = file.name
-    for packed in PACKED:
-        name = name.removesuffix(packed)
-    return Path(name).suffix.lstrip(".")
 
 
 def _stands_alone(languages: Pair, folder: Path) -> bool:
