@@ -69,6 +69,7 @@ class Layer(nn.Module):
     def __init__(self, cell: str, inputs: int, hidden: int) -> None:
         super().__init__()
         self.cell = cell
+        self.inputs = inputs
         self.hidden = hidden
         self.rnn = CELLS[cell](inputs, hidden, batch_first=True)
         self.reset_parameters()

@@ -139,9 +139,17 @@ class Saved(Generic[R]):
     recipe: R
     info: dict[str, Any]
 
+    @property
+    def exported(self) -> str | None:
+        """The precision it was exported in, where it was: then it holds ONNX graphs instead of weights."""
+        found: str | None = self.info.get("exported")
+        return found
+
     def weights(self) -> dict[str, Tensor]:
         """Raises CheckpointError for a file that is missing, truncated or not safetensors."""
         path = self.folder / WEIGHTS
+        if self.exported:
+            raise CheckpointError(f"{self.folder}: exported, without its weights: use the run that it comes from")
         if not path.is_file():
             raise CheckpointError(
                 f"{path}: there are no trained weights yet: train with `nmt train`, or go on with --resume"

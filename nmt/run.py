@@ -178,6 +178,8 @@ def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
         raise CallError(f"{folder} exists: go on with --resume, choose another folder with --out, or remove it")
     if not (folder / checkpoint.RECIPE).is_file():
         raise CallError(f"{folder} has no recipe.yaml, so it is no run to resume: choose another folder with --out")
+    if (folder / checkpoint.INFO).is_file() and checkpoint.read_json(folder / checkpoint.INFO).get("exported"):
+        raise CallError(f"{folder} is an exported translator: go on with the run that it comes from")
     before = checkpoint.read_recipe(type(recipe), folder)
     changed = [key for key in differences(before, recipe) if key not in FREE and key != "name"]
     if recipe.training.epochs < before.training.epochs:

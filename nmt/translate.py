@@ -19,12 +19,13 @@ from torch import Tensor
 from nmt import checkpoint, hardware
 from nmt.consensus import ranked
 from nmt.data import collate, pad
+from nmt.engine import Engine, Native
 from nmt.errors import CallError
 from nmt.model import Seq2Seq, build
+from nmt.portable import Portable
 from nmt.progress import say
 from nmt.recipe import Recipe, Search, changed
 from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, ensemble, fused, search
-from nmt.stepper import Stepper
 from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
@@ -90,7 +91,7 @@ class Alternative:
 class Member:
     """One model with its tokenizers."""
 
-    model: Seq2Seq
+    model: Seq2Seq | Portable
     source: Tokenizer
     target: Tokenizer
 
@@ -125,7 +126,7 @@ class Translator:
 
     def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
         self.members = list(members)
-        self.steppers = [Stepper(member.model.decoder, settings.precision) for member in self.members]
+        self.engines = [_engine(member.model, settings.precision) for member in self.members]
         self.settings = settings
         self.device = device
         self.recipe = recipe
@@ -140,11 +141,15 @@ class Translator:
     @classmethod
     def load(cls, folders: str | Path, device: str = "auto", threads: int | None = None) -> Translator:
         """Open a model folder, or an ensemble written `runs/a+runs/b`. Raises CheckpointError, CallError."""
-        machine = hardware.choose(device, "float32", threads)
         members = []
         saved = [checkpoint.read(folder) for folder in split(folders)]
+        device = "cpu" if any(one.exported for one in saved) else device
+        machine = hardware.choose(device, "float32", threads)
         for one in saved:
             source, target = (Tokenizer.load(one.folder / f"{side}.model") for side in ("source", "target"))
+            if one.exported:
+                members.append(Member(Portable(one.folder, machine.threads), source, target))
+                continue
             model = build(one.recipe, source.vocab, target.vocab)
             checkpoint.restore(model, one.weights(), one.folder)
             members.append(Member(model.to(machine.device).eval(), source, target))
@@ -209,9 +214,9 @@ class Translator:
         lengths = [max(len(one), len(two)) + 1 for one, two in zip(texts[0], pieces, strict=True)]
         for group in _batches(lengths, self.settings.batch_tokens):
             golds = []
-            for member, ids in zip(self.members, texts, strict=True):
+            for engine, ids in zip(self.engines, texts, strict=True):
                 batch = collate([ids[i] for i in group], [pieces[i] for i in group]).to(self.device)
-                golds.append(member.model.log_probs(batch).double().cpu())  # (B, T)
+                golds.append(engine.log_probs(batch).double().cpu())  # (B, T)
             mean = torch.stack(golds).logsumexp(0) - torch.log(torch.tensor(float(len(golds))))
             for row, place in enumerate(group):
                 log_probs = mean[row, : len(pieces[place]) + 1].tolist()
@@ -326,12 +331,11 @@ class Translator:
     def _start(self, parts: Sequence[_Part]) -> tuple[Step[Any], SearchState]:
         """The step of this translator, and its state before the first piece."""
         places: list[SearchState] = []
-        for number, (member, stepper) in enumerate(zip(self.members, self.steppers, strict=True)):
+        for number, engine in enumerate(self.engines):
             ids = [[*part.ids[number], EOS] for part in parts]
             lengths = torch.tensor([len(row) for row in ids], device=self.device)
-            context = member.model.encoder(pad(ids).to(self.device), lengths)
-            places.append(stepper.start(member.model.bridge(context.final), context))
-        steps: list[Step[Any]] = [*self.steppers]
+            places.append(engine.start(pad(ids).to(self.device), lengths))
+        steps: list[Step[Any]] = [*self.engines]
         step, place = (steps[0], places[0]) if len(steps) == 1 else (ensemble(steps), Joined(tuple(places)))
         if self.settings.language_model is None:
             return step, place
@@ -366,6 +370,14 @@ class Translator:
             words,
             attention,
         )
+
+
+def _engine(model: Seq2Seq | Portable, precision: str) -> Engine:
+    if isinstance(model, Seq2Seq):
+        return Native(model, precision)
+    if precision != "float32":
+        raise CallError(f"search.precision={precision}: an exported translator computes as `nmt export` rounded it")
+    return model
 
 
 def _check(lines: Sequence[str], nbest: int, prefixes: Sequence[str] | None, settings: Search) -> None:

@@ -47,28 +47,35 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "stepper": (3, {"cells", "context", "decoder"}),
     "trainer": (3, {"checkpoint", "hardware", "loss", "progress", "recipe"}),
     "model": (4, {"context", "data", "decoder", "encoder", "loss", "recipe", "tokenizer"}),
+    "engine": (5, {"data", "model", "search", "stepper"}),
+    "portable": (4, {"data", "stepper", "tokenizer"}),
     "translate": (
-        5,
-        {"checkpoint", "consensus", "data", "hardware", "model", "progress", "recipe", "search", "stepper"}
+        6,
+        {"checkpoint", "consensus", "data", "engine", "hardware", "model", "portable", "progress", "recipe", "search"}
         | {"tokenizer"},
     ),
+    "export": (
+        7,
+        {"attention", "cells", "checkpoint", "context", "decoder", "encoder", "model", "portable", "recipe"}
+        | {"translate"},
+    ),
     "material": (4, {"corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
-    "validation": (6, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
+    "validation": (7, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "job": (4, {"loss", "trainer"}),
     "translation": (
-        7,
+        8,
         {"checkpoint", "data", "hardware", "job", "loss", "material", "model", "progress", "recipe", "tokenizer"}
         | {"validation"},
     ),
     "run": (
-        8,
+        9,
         {"checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate", "translation"}
         | SHAPES,
     ),
-    "evaluate": (6, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
+    "evaluate": (7, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
     "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
-    "explain": (6, {"tokenizer", "translate"}),
-    "service": (6, {"recipe", "translate"}),
+    "explain": (7, {"tokenizer", "translate"}),
+    "service": (7, {"recipe", "translate"}),
     "serve": (2, {"recipe"}),
     # the other shapes: `run` and `cli` alone reach them
     "shapes.__init__": (0, set()),
@@ -113,11 +120,12 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         | {"progress", "recipe", "search", "shapes.pictures", "shapes.report", "stepper", "tokenizer"},
     ),
     "cli": (
-        9,
-        {"checkpoint", "evaluate", "formats", "init", "progress", "recipe", "report", "run", "serve", "translate"}
+        10,
+        {"checkpoint", "evaluate", "export", "formats", "init", "progress", "recipe", "report", "run", "serve"}
+        | {"translate"}
         | SHAPES,
     ),
-    "__main__": (10, {"cli"}),
+    "__main__": (11, {"cli"}),
 }
 FACE = "__init__"  # brings in `translate` for those who ask it for a translator
 

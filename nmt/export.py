@@ -1,0 +1,376 @@
+"""A trained translator as two ONNX graphs, which any ONNX runtime computes without torch: `nmt export`.
+
+    encoder.onnx   source (B, S), lengths (B,)                         ->  memory, keys, summary, parts
+    decoder.onnx   tokens (N,), parts, memory, keys, padding, summary  ->  log_probs (N, V), parts, attention
+
+`parts` (N, ·) is the decoder's state, every layer's side by side, as in `nmt.stepper`; `padding` (B, 1, S) is added to
+the scores, 0 on real positions and minus infinity elsewhere. A graph has those of them that its model needs. In int8,
+weights are rounded per column and inputs as they come (dynamic quantisation; a GRU encoder's stay float32).
+
+Letters: B sources, N = B·K rows, S source length, L layers, D width, E embedding width, M memory width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nmt import attention, checkpoint
+from nmt.cells import Layer, Recurrent
+from nmt.context import Bridge
+from nmt.decoder import Decoder
+from nmt.encoder import Encoder
+from nmt.errors import CallError
+from nmt.model import Seq2Seq
+from nmt.portable import DECODER, ENCODER, MISSING
+from nmt.recipe import changed
+from nmt.translate import Translator
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+PRECISIONS = ("float32", "int8")
+OPSET, IR = 17, 8  # of 2022, so that older runtimes read them too
+# the gates in ONNX's order, as places in torch's: i o f c of i f g o, z r n of r z n
+_ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
+
+
+def export(folder: Path, out: Path, precision: str = "int8") -> int:
+    """Write the translator in `folder` to the new folder `out`, which `Translator.load` opens like any other.
+
+    Its size in bytes. Raises CallError for a precision that is not in PRECISIONS, for an `out` that is there, for a
+    folder that is itself exported, and where onnx is missing.
+    """
+    if precision not in PRECISIONS:
+        raise CallError(f"no precision '{precision}': choose one of {', '.join(PRECISIONS)}")
+    if out.exists():
+        raise CallError(f"{out} exists: choose another folder with --out, or remove it")
+    saved = checkpoint.read(folder)
+    if saved.exported:
+        raise CallError(f"{folder} is exported already: export the run that it comes from")
+    (member,) = Translator.load(str(folder), device="cpu").members
+    assert isinstance(member.model, Seq2Seq)
+    try:
+        with torch.no_grad():
+            graphs = {ENCODER: encoder_graph(member.model), DECODER: decoder_graph(member.model.decoder)}
+            graphs = {name: rounded(one) if precision == "int8" else one for name, one in graphs.items()}
+    except ImportError:
+        raise CallError(f"exporting {MISSING}") from None
+    for name, graph in graphs.items():
+        checkpoint.write_bytes(out / name, graph.SerializeToString())
+    for side in ("source.model", "target.model"):
+        checkpoint.write_bytes(out / side, (folder / side).read_bytes())
+    checkpoint.write_recipe(out, changed(saved.recipe, ["search.precision=float32"]))  # the graphs have their own
+    checkpoint.write_json(out / checkpoint.INFO, saved.info | {"exported": precision})  # last: now it is a model folder
+    return sum(file.stat().st_size for file in out.iterdir())
+
+
+def rounded(model: ModelProto) -> ModelProto:
+    """The same graph with its weights in int8."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folder = Path(tempfile.mkdtemp())
+    root = logging.getLogger()
+    level = root.level
+    try:
+        root.setLevel(logging.ERROR)  # it advises on graphs that are not made like ours
+        # unsigned by unsigned: the other pair overflows on processors that have no instruction for it
+        quantize_dynamic(model, folder / "model.onnx", per_channel=True, weight_type=QuantType.QUInt8)
+        return onnx.load(folder / "model.onnx")
+    finally:
+        root.setLevel(level)
+        shutil.rmtree(folder)
+
+
+class _Graph:
+    """A graph being written: operations take and give names."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def input(self, name: str, shape: tuple[str | int, ...], kind: str = "FLOAT") -> str:
+        from onnx import TensorProto, helper
+
+        self.inputs.append(helper.make_tensor_value_info(name, getattr(TensorProto, kind), shape))
+        return name
+
+    def output(self, name: str, value: str, shape: tuple[str | int, ...]) -> None:
+        from onnx import TensorProto, helper
+
+        self.nodes.append(helper.make_node("Identity", [value], [name]))
+        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def constant(self, value: Tensor | float | Iterable[int]) -> str:
+        from onnx import numpy_helper
+
+        if isinstance(value, float):
+            value = torch.tensor(value)
+        tensor = value if isinstance(value, Tensor) else torch.tensor(list(value), dtype=torch.int64)
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(tensor.detach().contiguous().numpy(), name))
+        return name
+
+    def run(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        return self.several(kind, 1, *inputs, **attributes)[0]
+
+    def several(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        from onnx import helper
+
+        names = [f"{kind.lower()}_{len(self.nodes)}_{number}" for number in range(count)]
+        self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
+        return names
+
+    def linear(self, x: str, weight: Tensor, bias: Tensor | None = None) -> str:
+        """x Wᵀ + b."""
+        product = self.run("MatMul", x, self.constant(weight.t()))
+        return product if bias is None else self.run("Add", product, self.constant(bias))
+
+    def concat(self, parts: list[str], axis: int) -> str:
+        return parts[0] if len(parts) == 1 else self.run("Concat", *parts, axis=axis)
+
+    def split(self, x: str, sizes: list[int]) -> list[str]:
+        """Along the last axis."""
+        return [x] if len(sizes) == 1 else self.several("Split", len(sizes), x, self.constant(sizes), axis=-1)
+
+    def unsqueeze(self, x: str, axis: int) -> str:
+        return self.run("Unsqueeze", x, self.constant([axis]))
+
+    def squeeze(self, x: str, axis: int) -> str:
+        return self.run("Squeeze", x, self.constant([axis]))
+
+    def reshape(self, x: str, *shape: int) -> str:
+        """0 leaves a size, -1 is what remains."""
+        return self.run("Reshape", x, self.constant(shape))
+
+    def finish(self) -> ModelProto:
+        from onnx import checker, helper
+
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="nmt")
+        model.ir_version = IR
+        checker.check_model(model)
+        return model
+
+
+# ---- Encoder ---------------------------------------------------------------------------------------------------------
+
+
+def encoder_graph(model: Seq2Seq) -> ModelProto:
+    """Encoder and bridge, and what the decoder's step needs of each source once."""
+    graph, encoder, decoder = _Graph("encoder"), model.encoder, model.decoder
+    source = graph.input("source", ("B", "S"), "INT64")
+    lengths = graph.input("lengths", ("B",), "INT64")
+    turned = graph.run("Transpose", source, perm=[1, 0])  # (S, B)
+    x = graph.run("Gather", _embedding(graph, encoder), turned)  # (S, B, E)
+    if encoder.reversed:
+        x = graph.run("ReverseSequence", x, lengths, time_axis=0, batch_axis=1)
+    short = graph.run("Cast", lengths, to=6)  # int32, as ONNX's layers want it
+    memory, final = _stack(graph, encoder.stack, x, short)
+    if encoder.reversed:
+        memory = graph.run("ReverseSequence", memory, lengths, time_axis=0, batch_axis=1)
+    memory = graph.run("Transpose", memory, perm=[1, 0, 2])  # (B, S, M)
+    if encoder.summary != "last":
+        final[-1][0] = _pooled(graph, encoder, memory, lengths)
+    if (kind := decoder.attention) is not None:
+        map = kind.keys if isinstance(kind, (attention.General, attention.Additive)) else None
+        keys = memory if map is None else graph.linear(memory, map.weight, map.bias)
+        graph.output("memory", memory, ("B", "S", encoder.width))
+        graph.output("keys", keys, ("B", "S", encoder.width if map is None else map.out_features))
+    if decoder.context_feeding:
+        graph.output("summary", final[-1][0], ("B", encoder.width))
+    parts = _bridged(graph, model.bridge, final)
+    if decoder.input_feeding:
+        parts.append(_zeros(graph, parts[0], decoder.embed))
+    graph.output("parts", graph.concat(parts, 1), ("B", sum(_widths(decoder))))
+    return graph.finish()
+
+
+def _embedding(graph: _Graph, part: Encoder | Decoder) -> str:
+    """The table (V, E) of a side, scaled as its module does."""
+    return graph.constant(part.embedding.weight * part.embedding.embedding_dim**0.5)
+
+
+def _stack(graph: _Graph, stack: Recurrent, x: str, lengths: str) -> tuple[str, list[list[str]]]:
+    """Outputs (S, B, M) and the final state of each layer, (B, M) each."""
+    final: list[list[str]] = []
+    sides = [side for side in (stack.forwards, stack.backwards) if side is not None]
+    for pair in zip(*sides, strict=True):
+        layers = [layer for layer in pair if isinstance(layer, Layer)]
+        out, end = _layer(graph, layers, x, lengths)
+        x = graph.run("Add", x, out) if stack.residual and layers[0].inputs == stack.width else out
+        final.append(end)
+    return x, final
+
+
+def _layer(graph: _Graph, layers: list[Layer], x: str, lengths: str) -> tuple[str, list[str]]:
+    """One layer in one direction or both: outputs (S, B, M) and its final state, (B, M) each."""
+    kind, hidden = layers[0].cell, layers[0].hidden
+    blocks = [[_ordered(weight, kind, hidden) for weight in layer.weights()] for layer in layers]
+    inputs, recurrent = (graph.constant(torch.stack([block[place] for block in blocks])) for place in (0, 1))
+    biases = graph.constant(torch.stack([torch.cat(block[2:]) for block in blocks]))
+    extra = {"linear_before_reset": 1} if kind == "gru" else {}
+    out, *end = graph.several(
+        kind.upper(), 3 if kind == "lstm" else 2, x, inputs, recurrent, biases, lengths,
+        hidden_size=hidden, direction="bidirectional" if len(layers) == 2 else "forward", **extra,
+    )  # fmt: skip
+    out = graph.reshape(graph.run("Transpose", out, perm=[0, 2, 1, 3]), 0, 0, -1)  # (S, ·, B, D) to (S, B, M)
+    return out, [graph.reshape(graph.run("Transpose", one, perm=[1, 0, 2]), 0, -1) for one in end]
+
+
+def _ordered(weight: Tensor, kind: str, hidden: int) -> Tensor:
+    """The gates of a weight or bias (G·D, ...) in ONNX's order."""
+    gates = torch.split(weight, hidden)
+    return torch.cat([gates[place] for place in _ORDER[kind]])
+
+
+def _pooled(graph: _Graph, encoder: Encoder, memory: str, lengths: str) -> str:
+    """The mean or maximum (B, M) of a memory over its real positions."""
+    steps = graph.run("Gather", graph.run("Shape", memory), graph.constant(torch.tensor(1)))
+    places = graph.run("Range", graph.constant(torch.tensor(0)), steps, graph.constant(torch.tensor(1)))  # (S,)
+    real = graph.unsqueeze(graph.run("Less", places, graph.unsqueeze(lengths, 1)), 2)  # (B, S, 1)
+    nothing = graph.constant(-torch.inf if encoder.summary == "max" else 0.0)
+    kept = graph.run("Where", real, memory, nothing)
+    if encoder.summary == "max":
+        return graph.run("ReduceMax", kept, axes=[1], keepdims=0)
+    total = graph.run("ReduceSum", kept, graph.constant([1]), keepdims=0)
+    return graph.run("Div", total, graph.unsqueeze(graph.run("Cast", lengths, to=1), 1))
+
+
+def _bridged(graph: _Graph, bridge: Bridge, final: list[list[str]]) -> list[str]:
+    """The decoder's first state, each layer's parts after one another, (B, D) each."""
+    parts = []
+    for layer, source in enumerate(bridge.sources):
+        for part in range(bridge.parts):
+            if bridge.kind == "zero" or part >= bridge.carried:
+                parts.append(_zeros(graph, final[0][0], bridge.width))
+            elif bridge.kind == "copy":
+                parts.append(final[layer][part])
+            else:
+                map = bridge.maps[part * bridge.layers + layer]
+                assert isinstance(map, nn.Linear)
+                parts.append(graph.run("Tanh", graph.linear(final[source][part], map.weight, map.bias)))
+    return parts
+
+
+def _zeros(graph: _Graph, like: str, width: int) -> str:
+    """Zeros (B, width) for the rows of `like`."""
+    rows = graph.run("Slice", graph.run("Shape", like), graph.constant([0]), graph.constant([1]))
+    return graph.run("Expand", graph.constant(torch.zeros(1, width)), graph.concat([rows, graph.constant([width])], 0))
+
+
+# ---- Decoder ---------------------------------------------------------------------------------------------------------
+
+
+def _widths(decoder: Decoder) -> list[int]:
+    """The widths of what `parts` holds side by side."""
+    states = [layer.hidden for layer in _layers(decoder) for _ in range(2 if layer.cell == "lstm" else 1)]
+    return states + ([decoder.embed] if decoder.input_feeding else [])
+
+
+def _layers(decoder: Decoder) -> list[Layer]:
+    stacks = [decoder.lower, *([decoder.upper] if decoder.upper is not None else [])]
+    return [layer for stack in stacks for layer in stack.forwards if isinstance(layer, Layer)]
+
+
+def decoder_graph(decoder: Decoder) -> ModelProto:
+    """One step: `Decoder.forward` with T = 1, for N = B·K rows."""
+    graph, layers, widths = _Graph("decoder"), _layers(decoder), _widths(decoder)
+    memory_width = decoder.readout.in_features - layers[-1].hidden
+    tokens = graph.input("tokens", ("N",), "INT64")
+    states = graph.split(graph.input("parts", ("N", sum(widths))), widths)
+    inputs = [graph.run("Gather", _embedding(graph, decoder), tokens)]  # (N, E)
+    inputs += [states.pop()] if decoder.input_feeding else []
+    context: str | None = None
+    if decoder.context_feeding:
+        context = _each(graph, graph.input("summary", ("B", memory_width)), tokens, memory_width)
+        inputs.append(context)
+    x = graph.concat(inputs, 1)
+    ends, weights = [], ""
+    for number, layer in enumerate(layers):
+        out, after = _cell(graph, layer, x, [states.pop(0) for _ in range(2 if layer.cell == "lstm" else 1)])
+        out = graph.run("Add", x, out) if decoder.lower.residual and layer.inputs == layer.hidden else out
+        x = out
+        ends += after
+        if number + 1 == decoder.lower.layers and decoder.attention is not None:
+            context, weights = _attended(graph, decoder, out, memory_width)
+            if decoder.upper is not None:
+                x = graph.concat([out, context], 1)
+    seen = [x] if context is None else [x, context]
+    features = graph.run("Tanh", graph.linear(graph.concat(seen, 1), decoder.readout.weight, decoder.readout.bias))
+    ends += [features] if decoder.input_feeding else []
+    logits = graph.linear(features, decoder.output.weight, decoder.output.bias)
+    graph.output("log_probs", graph.run("LogSoftmax", logits, axis=1), ("N", decoder.output.out_features))
+    graph.output("next_parts", graph.concat(ends, 1), ("N", sum(widths)))
+    if weights:
+        graph.output("attention", weights, ("N", 1, "S"))
+    return graph.finish()
+
+
+def _cell(graph: _Graph, layer: Layer, x: str, state: list[str]) -> tuple[str, list[str]]:
+    """One layer's step: output and state (N, D)."""
+    inputs, recurrent, bias, hidden_bias = layer.weights()
+    h, hidden = state[0], layer.hidden
+    if layer.cell == "gru":
+        given = graph.split(graph.linear(x, inputs, bias), [hidden] * 3)
+        own = graph.split(graph.linear(h, recurrent, hidden_bias), [hidden] * 3)
+        r, z = (graph.run("Sigmoid", graph.run("Add", given[gate], own[gate])) for gate in (0, 1))
+        n = graph.run("Tanh", graph.run("Add", given[2], graph.run("Mul", r, own[2])))
+        h = graph.run("Add", n, graph.run("Mul", z, graph.run("Sub", h, n)))  # (1 - z)·n + z·h
+        return h, [h]
+    joined = graph.concat([x, h], 1)
+    gates = graph.linear(joined, torch.cat([inputs, recurrent], dim=1), bias + hidden_bias)
+    if layer.cell == "rnn":
+        h = graph.run("Tanh", gates)
+        return h, [h]
+    i, f, g, o = graph.split(gates, [hidden] * 4)
+    kept = graph.run("Mul", graph.run("Sigmoid", f), state[1])
+    c = graph.run("Add", kept, graph.run("Mul", graph.run("Sigmoid", i), graph.run("Tanh", g)))
+    h = graph.run("Mul", graph.run("Sigmoid", o), graph.run("Tanh", c))
+    return h, [h, c]
+
+
+def _attended(graph: _Graph, decoder: Decoder, query: str, width: int) -> tuple[str, str]:
+    """Contexts (N, M) and weights (N, 1, S); the hypotheses of a source share its memory."""
+    kind, hidden = decoder.attention, decoder.lower.width
+    sources = graph.input("memory", ("B", "S", width))
+    keys = graph.input("keys", ("B", "S", width if isinstance(kind, attention.Dot) else hidden))
+    padding = graph.input("padding", ("B", 1, "S"))
+    count = graph.run("Slice", graph.run("Shape", sources), graph.constant([0]), graph.constant([1]))  # B
+    shape = graph.concat([count, graph.constant([-1, hidden])], 0)
+    grouped = graph.run("Reshape", query, shape)  # (B, K, D)
+    if isinstance(kind, attention.Additive):
+        queries = graph.unsqueeze(graph.linear(grouped, kind.queries.weight), 2)
+        sums = graph.run("Tanh", graph.run("Add", queries, graph.unsqueeze(keys, 1)))  # (B, K, S, D)
+        scores = graph.squeeze(graph.linear(sums, kind.energy.weight), 3)
+    else:
+        scaled = graph.run("Mul", grouped, graph.constant(hidden**-0.5))
+        scores = graph.run("MatMul", scaled, graph.run("Transpose", keys, perm=[0, 2, 1]))
+    weights = graph.run("Softmax", graph.run("Add", scores, padding), axis=2)  # (B, K, S)
+    context = graph.reshape(graph.run("MatMul", weights, sources), -1, width)  # (N, M)
+    flat = graph.concat([graph.constant([-1, 1]), _last(graph, weights)], 0)
+    return context, graph.run("Reshape", weights, flat)
+
+
+def _last(graph: _Graph, x: str) -> str:
+    """The size of the last axis of x, as a list of one."""
+    return graph.run("Slice", graph.run("Shape", x), graph.constant([-1]), graph.constant([2**31]))
+
+
+def _each(graph: _Graph, summary: str, rows: str, width: int) -> str:
+    """The summaries (B, M) for every row (N, M)."""
+    count = graph.run("Slice", graph.run("Shape", summary), graph.constant([0]), graph.constant([1]))  # B
+    total = graph.run("Shape", rows)  # N
+    shape = graph.concat([count, graph.run("Div", total, count), graph.constant([width])], 0)
+    return graph.reshape(graph.run("Expand", graph.unsqueeze(summary, 1), shape), -1, width)

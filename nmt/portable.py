@@ -1,0 +1,75 @@
+"""An exported translator (`nmt export`), computed by onnxruntime instead of torch: the same translations, sooner.
+
+In int8 a sentence takes a fifth of the time and the folder a third of the space. See `nmt.export` for the two graphs.
+
+Letters: B sources, N = B·K rows, S source length, T target length, M memory width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nmt.data import Batch
+from nmt.errors import CallError, CheckpointError
+from nmt.stepper import Place
+from nmt.tokenizer import PAD
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
+MISSING = "needs onnx and onnxruntime: pip install 'recurrent-nmt[onnx]'"
+
+
+class Portable:
+    """The two graphs of an exported folder as an `Engine`. Raises CheckpointError where they cannot be opened."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        self.encoder, self.decoder = (_open(folder / name, threads) for name in (ENCODER, DECODER))
+        self.given = [one.name for one in self.encoder.get_outputs()]
+        self.wanted = [one.name for one in self.decoder.get_inputs()]
+
+    def start(self, source: Tensor, lengths: Tensor) -> Place:
+        found = self.encoder.run(None, {"source": source.numpy(), "lengths": lengths.numpy()})
+        of = {name: torch.from_numpy(value) for name, value in zip(self.given, found, strict=True)}
+        nothing = torch.empty(len(source), 0)
+        padding = torch.zeros(source.shape).masked_fill(source == PAD, -torch.inf).unsqueeze(1)  # (B, 1, S)
+        return Place(of.get("memory", nothing), padding, of.get("keys", nothing), None, of.get("summary"), of["parts"])
+
+    def __call__(self, tokens: Tensor, state: Place) -> tuple[Tensor, Place]:
+        feed = {"tokens": tokens.numpy(), "parts": state.parts.numpy()}
+        fixed = {"memory": state.memory, "keys": state.keys, "padding": state.mask, "summary": state.summary}
+        feed |= {name: value.numpy() for name, value in fixed.items() if name in self.wanted and value is not None}
+        log_probs, parts, *rest = map(torch.from_numpy, self.decoder.run(None, feed))
+        return log_probs, replace(state, parts=parts, attention=rest[0] if rest else None)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        state = self.start(batch.source, batch.source_lengths)
+        found = []
+        for read, written in zip(batch.target_in.unbind(1), batch.target_out.unbind(1), strict=True):
+            log_probs, state = self(read.contiguous(), state)
+            found.append(log_probs.gather(1, written.unsqueeze(1)).masked_fill(written.unsqueeze(1) == PAD, 0.0))
+        return torch.cat(found, dim=1)  # (B, T)
+
+
+def _open(path: Path, threads: int) -> InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise CallError(f"{path.parent} is an exported translator, which {MISSING}") from None
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing: export the run again with `nmt export`")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would starve torch's threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own kinds have no common name
+        reason = str(error).splitlines()[0][:200]
+        raise CheckpointError(f"{path}: onnxruntime cannot open it ({reason}): export the run again") from None

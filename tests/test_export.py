@@ -1,0 +1,179 @@
+"""An exported translator says what the run says, whatever the recipe; what is told of a folder that does not fit."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from toy import Toy, call, pairs
+
+from nmt import checkpoint, portable
+from nmt.data import collate
+from nmt.engine import Native
+from nmt.errors import CallError, CheckpointError
+from nmt.export import export
+from nmt.model import Seq2Seq, build
+from nmt.portable import Portable
+from nmt.recipe import changed
+from nmt.tokenizer import BOS
+from nmt.translate import Translator
+
+pytest.importorskip("onnx", reason="onnx is not installed: pip install 'recurrent-nmt[onnx]'")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'recurrent-nmt[onnx]'")
+
+LINES = [source for source, _ in pairs(30, seed=5)]
+
+
+@pytest.fixture(scope="module")
+def small(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy run with attention, exported in int8."""
+    out = tmp_path_factory.mktemp("exported") / "small"
+    assert call("export", toy.attention, "--out", out).status == 0
+    return out
+
+
+def random_run(toy: Toy, folder: Path, changes: list[str]) -> Path:
+    """A model folder with random weights."""
+    shutil.copytree(toy.attention, folder)
+    saved = checkpoint.read(folder)
+    recipe = changed(saved.recipe, changes)
+    vocab = Translator.load(toy.attention, threads=1).members[0].source.vocab
+    model = build(recipe, vocab, vocab)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn_like(weight) * 0.4)
+    checkpoint.write_recipe(folder, recipe)
+    checkpoint.write_weights(folder, checkpoint.parameters(model))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["model.cell=lstm"],
+        ["model.cell=gru"],
+        ["model.cell=rnn"],
+        ["model.cell=lstm", "model.decoder.cell=gru"],
+        ["model.cell=gru", "model.decoder.cell=lstm", "model.encoder.layers=3", "model.decoder.layers=2"],
+        ["model.encoder.layers=2", "model.decoder.layers=3", "model.residual=true", "model.attention_position=between"],
+        ["model.encoder.direction=reversed", "model.encoder.hidden=32", "model.bridge=copy", "model.cell=lstm"],
+        ["model.encoder.direction=forward", "model.bridge=zero"],
+        ["model.attention=dot"],
+        ["model.attention=additive", "model.attention_position=between", "model.decoder.layers=2"],
+        ["model.input_feeding=true", "model.cell=lstm"],
+        ["model.input_feeding=true", "model.decoder.layers=2", "model.attention_position=between"],
+        ["model.attention=none"],
+        ["model.attention=none", "model.context_feeding=true", "model.encoder.summary=mean"],
+        ["model.attention=none", "model.context_feeding=true", "model.encoder.summary=max", "model.residual=true"],
+        ["model.residual=true", "model.embed=32", "model.decoder.layers=2"],
+        ["model.tie=none"],
+    ],
+    ids=lambda changes: " ".join(change.removeprefix("model.") for change in changes),
+)
+def test_the_graphs_compute_what_the_network_does(toy: Toy, tmp_path: Path, changes: list[str]) -> None:
+    run = random_run(toy, tmp_path / "run", changes)
+    export(run, tmp_path / "out", "float32")
+    (member,) = Translator.load(run, threads=1).members
+    assert isinstance(member.model, Seq2Seq)
+    native, other = Native(member.model), Portable(tmp_path / "out", threads=1)
+    draw = torch.Generator().manual_seed(3)
+    source = [torch.randint(4, 40, (length,), generator=draw).tolist() for length in (7, 4, 1)]
+    target = [torch.randint(4, 40, (length,), generator=draw).tolist() for length in (2, 5, 3)]
+    batch = collate(source, target)
+    assert torch.allclose(native.log_probs(batch), other.log_probs(batch), atol=1e-4)
+
+    # several hypotheses of a source, reordered, and a source that is dropped
+    states = [engine.start(batch.source, batch.source_lengths) for engine in (native, other)]
+    tokens = torch.full((3,), BOS)
+    rows, kept = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 2])
+    for step in range(4):
+        (one, first), (two, second) = (
+            engine(tokens, state) for engine, state in zip((native, other), states, strict=True)
+        )
+        assert torch.allclose(one, two, atol=1e-4)
+        if first.attention is not None:
+            assert torch.allclose(first.attention, second.attention, atol=1e-5)
+        states = [first, second]
+        if step == 0:
+            states = [state.select(rows) for state in states]
+        if step == 2:
+            states = [state.keep(kept) for state in states]
+        tokens = torch.randint(4, 40, (len(states[0].parts),), generator=draw)
+
+
+def test_in_float32_it_translates_the_same(toy: Toy, tmp_path: Path) -> None:
+    export(toy.fixed, tmp_path / "out", "float32")
+    run, other = Translator.load(toy.fixed, threads=1), Translator.load(tmp_path / "out", threads=1)
+    for settings in ([], ["search.method=greedy"], ["search.method=sample", "search.seed=4"]):
+        one, two = (each.adjusted(settings).translate(LINES) for each in (run, other))
+        assert [each.text for each in one] == [each.text for each in two]
+    one, two = (each.score(LINES, LINES[::-1]) for each in (run, other))
+    assert [each.log_prob for each in one] == pytest.approx([each.log_prob for each in two], abs=1e-3)
+
+
+def test_in_int8_it_is_smaller_and_translates_nearly_the_same(toy: Toy, small: Path) -> None:
+    weights = (toy.attention / checkpoint.WEIGHTS).stat().st_size
+    graphs = sum((small / name).stat().st_size for name in (portable.ENCODER, portable.DECODER))
+    assert graphs < weights + 30_000  # of so small a model the graph itself is the larger part
+    run, other = (Translator.load(folder, threads=1) for folder in (toy.attention, small))
+    one, two = (each.translate(LINES, attention=True) for each in (run, other))
+    assert sum(a.text == b.text for a, b in zip(one, two, strict=True)) >= 27
+    assert any(a.score != b.score for a, b in zip(one, two, strict=True))
+    assert two[0].attention is not None
+    assert two[0].attention.sum(1).tolist() == pytest.approx([1.0] * len(two[0].attention), abs=1e-4)
+    assert other.alternatives(LINES[0], two[0].tokens[:1])[0].probability > 0
+
+
+def test_every_verb_reads_it_like_a_run(toy: Toy, small: Path) -> None:
+    found = call("translate", f"{small}+{toy.attention}", stdin="kala juo\n")
+    assert found.status == 0
+    assert found.out.strip()
+    assert "exported     as ONNX, int8" in call("info", small).out
+    assert "BLEU" in call("evaluate", small).out
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "said"),
+    [
+        (["export", "RUN", "--out", "SMALL"], 2, "exists: choose another folder"),
+        (["export", "SMALL", "--out", "new"], 2, "is exported already"),
+        (["export", "nothing", "--out", "new"], 1, "no such model folder"),
+        (["translate", "SMALL", "--set", "search.precision=bf16"], 2, "an exported translator computes as"),
+        (["train", "SMALL/recipe.yaml", "--out", "SMALL", "--resume"], 2, "is an exported translator"),
+        (["train", "SMALL/recipe.yaml", "--out", "new", "--set", "training.init_from=SMALL"], 1, "without its weights"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_a_line(
+    toy: Toy, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: list[str], status: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [arg.replace("RUN", str(toy.attention)).replace("SMALL", str(small)) for arg in args]
+    found = call(*given, stdin="kala\n")
+    assert found.status == status
+    assert said in found.error
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_damaged_graph_is_named(small: Path, tmp_path: Path) -> None:
+    for name in (portable.ENCODER, portable.DECODER):
+        folder = Path(shutil.copytree(small, tmp_path / name))
+        (folder / name).write_bytes((folder / name).read_bytes()[:1000])
+        with pytest.raises(CheckpointError, match=f"{name}: onnxruntime cannot open it"):
+            Translator.load(folder)
+        (folder / name).unlink()
+        with pytest.raises(CheckpointError, match=f"{name}: missing"):
+            Translator.load(folder)
+
+
+def test_without_onnx_it_says_what_to_install(
+    toy: Toy, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(CallError, match=r"needs onnx and onnxruntime: pip install 'recurrent-nmt\[onnx\]'"):
+        export(toy.attention, tmp_path / "out")
+    with pytest.raises(CallError, match=r"needs onnx and onnxruntime: pip install 'recurrent-nmt\[onnx\]'"):
+        Translator.load(small)
