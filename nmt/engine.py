@@ -19,6 +19,10 @@ from nmt.stepper import Place, Stepper
 class Engine(Protocol):
     """A translation model as search and scoring want it; called, it is the step of `nmt.search`."""
 
+    @property
+    def workers(self) -> int:
+        """How many batches are best searched at once, each on a thread of its own."""
+
     def start(self, source: Tensor, lengths: Tensor) -> SearchState:
         """Where search stands before the first piece, for sources (B, S) of so many pieces (B,)."""
 
@@ -31,6 +35,8 @@ class Engine(Protocol):
 
 class Native:
     """A network as trained. `precision` is that of the decoder's products in search; scoring is in float32."""
+
+    workers = 1  # torch spreads each operation over the cores
 
     def __init__(self, model: Seq2Seq, precision: str = "float32") -> None:
         self.model = model

@@ -30,7 +30,8 @@ class Portable:
     """The two graphs of an exported folder as an `Engine`. Raises CheckpointError where they cannot be opened."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        self.encoder, self.decoder = (_open(folder / name, threads) for name in (ENCODER, DECODER))
+        self.encoder, self.decoder = (_open(folder / name) for name in (ENCODER, DECODER))
+        self.workers = threads  # an operation of a step is too short to share: the batches are shared out
         self.given = [one.name for one in self.encoder.get_outputs()]
         self.wanted = [one.name for one in self.decoder.get_inputs()]
 
@@ -57,7 +58,7 @@ class Portable:
         return torch.cat(found, dim=1)  # (B, T)
 
 
-def _open(path: Path, threads: int) -> InferenceSession:
+def _open(path: Path) -> InferenceSession:
     try:
         import onnxruntime
     except ImportError:
@@ -65,8 +66,7 @@ def _open(path: Path, threads: int) -> InferenceSession:
     if not path.is_file():
         raise CheckpointError(f"{path}: missing: export the run again with `nmt export`")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would starve torch's threads
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

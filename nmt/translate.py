@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,8 +185,9 @@ class Translator:
         width = max(settings.beam if settings.method == "beam" else 1, nbest)
         several = settings.mbr > 0 and settings.method != "greedy"
         count = max(nbest, settings.beam) if several else nbest
-        for group in _batches([len(part.ids[0]) + 1 for part in parts], max(1, settings.batch_tokens // width)):
-            searched = self._search([parts[place] for place in group], count, attention, settings)
+        lengths = [len(part.ids[0]) + 1 for part in parts]
+        groups = list(_batches(lengths, max(1, settings.batch_tokens // width)))
+        for group, searched in zip(groups, self._searched(parts, groups, count, attention, settings), strict=True):
             for place, hypotheses in zip(group, searched, strict=True):
                 found[place] = self._agreed(hypotheses, settings.mbr) if several else hypotheses
         by_line: list[list[tuple[_Part, list[Hypothesis]]]] = [[] for _ in lines]
@@ -296,6 +298,20 @@ class Translator:
             if UNK in ids:
                 raise CallError(f"the prefix '{prefix}' has characters that this model cannot write")
         return begun
+
+    def _searched(
+        self, parts: Sequence[_Part], groups: Sequence[Sequence[int]], nbest: int, attention: bool, settings: Search
+    ) -> Iterable[list[list[Hypothesis]]]:
+        """The hypotheses of each group of parts, several groups at once where the engines want that."""
+
+        def search(group: Sequence[int]) -> list[list[Hypothesis]]:
+            return self._search([parts[place] for place in group], nbest, attention, settings)
+
+        workers = min(min(engine.workers for engine in self.engines), len(groups))
+        if workers < 2:
+            return map(search, groups)
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(search, groups))
 
     def _search(self, parts: Sequence[_Part], nbest: int, attention: bool, settings: Search) -> list[list[Hypothesis]]:
         requests = [

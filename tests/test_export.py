@@ -106,8 +106,13 @@ def test_the_graphs_compute_what_the_network_does(toy: Toy, tmp_path: Path, chan
 
 def test_in_float32_it_translates_the_same(toy: Toy, tmp_path: Path) -> None:
     export(toy.fixed, tmp_path / "out", "float32")
-    run, other = Translator.load(toy.fixed, threads=1), Translator.load(tmp_path / "out", threads=1)
-    for settings in ([], ["search.method=greedy"], ["search.method=sample", "search.seed=4"]):
+    run, other = Translator.load(toy.fixed, threads=1), Translator.load(tmp_path / "out", threads=3)
+    for settings in (
+        [],
+        ["search.method=greedy"],
+        ["search.method=sample", "search.seed=4"],
+        ["search.batch_tokens=9"],
+    ):
         one, two = (each.adjusted(settings).translate(LINES) for each in (run, other))
         assert [each.text for each in one] == [each.text for each in two]
     one, two = (each.score(LINES, LINES[::-1]) for each in (run, other))
