@@ -173,23 +173,23 @@ def encoder_graph(model: Seq2Seq) -> ModelProto:
     source = graph.input("source", ("B", "S"), "INT64")
     lengths = graph.input("lengths", ("B",), "INT64")
     turned = graph.run("Transpose", source, perm=[1, 0])  # (S, B)
-    x = graph.run("Gather", _embedding(graph, encoder), turned)  # (S, B, E)
-    if encoder.reversed:
-        x = graph.run("ReverseSequence", x, lengths, time_axis=0, batch_axis=1)
+    words = graph.run("Gather", _embedding(graph, encoder), turned)  # (S, B, E)
+    x = graph.run("ReverseSequence", words, lengths, time_axis=0, batch_axis=1) if encoder.reversed else words
     short = graph.run("Cast", lengths, to=6)  # int32, as ONNX's layers want it
-    memory, final = _stack(graph, encoder.stack, x, short)
+    states, final = _stack(graph, encoder.stack, x, short)
     if encoder.reversed:
-        memory = graph.run("ReverseSequence", memory, lengths, time_axis=0, batch_axis=1)
-    memory = graph.run("Transpose", memory, perm=[1, 0, 2])  # (B, S, M)
+        states = graph.run("ReverseSequence", states, lengths, time_axis=0, batch_axis=1)
     if encoder.summary != "last":
-        final[-1][0] = _pooled(graph, encoder, memory, lengths)
+        final[-1][0] = _pooled(graph, encoder, graph.run("Transpose", states, perm=[1, 0, 2]), lengths)
+    memory = graph.concat([states, words] if encoder.shortcut else [states], 2)
+    memory = graph.run("Transpose", memory, perm=[1, 0, 2])  # (B, S, M)
     if (kind := decoder.attention) is not None:
         map = kind.keys if isinstance(kind, (attention.General, attention.Additive)) else None
         keys = memory if map is None else graph.linear(memory, map.weight, map.bias)
         graph.output("memory", memory, ("B", "S", encoder.width))
         graph.output("keys", keys, ("B", "S", encoder.width if map is None else map.out_features))
     if decoder.context_feeding:
-        graph.output("summary", final[-1][0], ("B", encoder.width))
+        graph.output("summary", final[-1][0], ("B", encoder.final_width))
     parts = _bridged(graph, model.bridge, final)
     if decoder.input_feeding:
         parts.append(_zeros(graph, parts[0], decoder.embed))
@@ -203,7 +203,7 @@ def _embedding(graph: _Graph, part: Encoder | Decoder) -> str:
 
 
 def _stack(graph: _Graph, stack: Recurrent, x: str, lengths: str) -> tuple[str, list[list[str]]]:
-    """Outputs (S, B, M) and the final state of each layer, (B, M) each."""
+    """Outputs (S, B, 2·D or D) and the final state of each layer, as wide."""
     final: list[list[str]] = []
     sides = [side for side in (stack.forwards, stack.backwards) if side is not None]
     for pair in zip(*sides, strict=True):
@@ -215,7 +215,7 @@ def _stack(graph: _Graph, stack: Recurrent, x: str, lengths: str) -> tuple[str, 
 
 
 def _layer(graph: _Graph, layers: list[Layer], x: str, lengths: str) -> tuple[str, list[str]]:
-    """One layer in one direction or both: outputs (S, B, M) and its final state, (B, M) each."""
+    """One layer in one direction or both: outputs (S, B, 2·D or D) and its final state, as wide."""
     kind, hidden = layers[0].cell, layers[0].hidden
     blocks = [[_ordered(weight, kind, hidden) for weight in layer.weights()] for layer in layers]
     inputs, recurrent = (graph.constant(torch.stack([block[place] for block in blocks])) for place in (0, 1))
@@ -225,7 +225,7 @@ def _layer(graph: _Graph, layers: list[Layer], x: str, lengths: str) -> tuple[st
         kind.upper(), 3 if kind == "lstm" else 2, x, inputs, recurrent, biases, lengths,
         hidden_size=hidden, direction="bidirectional" if len(layers) == 2 else "forward", **extra,
     )  # fmt: skip
-    out = graph.reshape(graph.run("Transpose", out, perm=[0, 2, 1, 3]), 0, 0, -1)  # (S, ·, B, D) to (S, B, M)
+    out = graph.reshape(graph.run("Transpose", out, perm=[0, 2, 1, 3]), 0, 0, -1)  # from (S, ·, B, D)
     return out, [graph.reshape(graph.run("Transpose", one, perm=[1, 0, 2]), 0, -1) for one in end]
 
 
@@ -235,13 +235,13 @@ def _ordered(weight: Tensor, kind: str, hidden: int) -> Tensor:
     return torch.cat([gates[place] for place in _ORDER[kind]])
 
 
-def _pooled(graph: _Graph, encoder: Encoder, memory: str, lengths: str) -> str:
-    """The mean or maximum (B, M) of a memory over its real positions."""
-    steps = graph.run("Gather", graph.run("Shape", memory), graph.constant(torch.tensor(1)))
+def _pooled(graph: _Graph, encoder: Encoder, states: str, lengths: str) -> str:
+    """The mean or maximum of states (B, S, ·) over the real positions."""
+    steps = graph.run("Gather", graph.run("Shape", states), graph.constant(torch.tensor(1)))
     places = graph.run("Range", graph.constant(torch.tensor(0)), steps, graph.constant(torch.tensor(1)))  # (S,)
     real = graph.unsqueeze(graph.run("Less", places, graph.unsqueeze(lengths, 1)), 2)  # (B, S, 1)
     nothing = graph.constant(-torch.inf if encoder.summary == "max" else 0.0)
-    kept = graph.run("Where", real, memory, nothing)
+    kept = graph.run("Where", real, states, nothing)
     if encoder.summary == "max":
         return graph.run("ReduceMax", kept, axes=[1], keepdims=0)
     total = graph.run("ReduceSum", kept, graph.constant([1]), keepdims=0)

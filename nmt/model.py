@@ -84,6 +84,7 @@ def build(recipe: Recipe, source_vocab: int, target_vocab: int) -> Seq2Seq:
         model.encoder.summary,
         model.residual,
         dropout,
+        model.encoder.shortcut,
     )
     decoder = Decoder(
         target_vocab,
@@ -104,7 +105,7 @@ def build(recipe: Recipe, source_vocab: int, target_vocab: int) -> Seq2Seq:
         model.bridge,
         (model.encoder_cell, model.decoder_cell),
         (model.encoder.layers, model.decoder.layers),
-        (encoder.width, model.decoder.hidden),
+        (encoder.final_width, model.decoder.hidden),
     )
     if model.tie == "all":
         decoder.embedding.weight = encoder.embedding.weight

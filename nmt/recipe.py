@@ -89,6 +89,7 @@ class EncoderModel(Section):
     hidden: int = Field(256, ge=1, description="width of one direction")
     direction: Literal["forward", "reversed", "bidirectional"] = "bidirectional"
     summary: Literal["last", "mean", "max"] = Field("last", description="last state, or the outputs pooled over steps")
+    shortcut: bool = Field(False, description="attention sees the embeddings beside the states (Kuang et al. 2018)")
 
 
 class DecoderModel(Section):
@@ -117,6 +118,8 @@ class Model(Section):
     def _cross_checks(self) -> Self:
         if self.attention == "none" and self.input_feeding:
             raise ValueError("model.input_feeding needs attention: set model.attention or leave input_feeding out")
+        if self.attention == "none" and self.encoder.shortcut:
+            raise ValueError("model.encoder.shortcut is for attention: set model.attention or leave shortcut out")
         if self.attention != "none" and self.context_feeding:
             raise ValueError("model.context_feeding is for a fixed context: set model.attention to none")
         if self.attention != "none" and self.attention_position == "between" and self.decoder.layers < 2:
@@ -124,22 +127,23 @@ class Model(Section):
                 f"model.attention_position 'between' needs model.decoder.layers of 2 or more, not "
                 f"{self.decoder.layers}: raise it or use 'after'"
             )
-        memory = self.encoder.hidden * (2 if self.encoder.direction == "bidirectional" else 1)
+        width = self.encoder.hidden * (2 if self.encoder.direction == "bidirectional" else 1)
         if self.bridge == "copy":
-            self._copies(memory)
+            self._copies(width)
+        memory = width + (self.embed if self.encoder.shortcut else 0)
         if self.attention == "dot" and memory != self.decoder.hidden:
             raise ValueError(
-                f"model.attention 'dot' needs encoder states as wide as the decoder's, not {memory} and "
+                f"model.attention 'dot' needs a memory as wide as the decoder's states, not {memory} and "
                 f"{self.decoder.hidden}: change a width or use 'general'"
             )
         return self
 
-    def _copies(self, memory: int) -> None:
-        """Refuses a bridge that copies between states of unequal shapes; `memory` is the encoder's width."""
-        given = (self.encoder.layers, memory, self.encoder_cell == "lstm" or self.decoder_cell != "lstm")
+    def _copies(self, width: int) -> None:
+        """Refuses a bridge that copies between states of unequal shapes; `width` is the encoder's."""
+        given = (self.encoder.layers, width, self.encoder_cell == "lstm" or self.decoder_cell != "lstm")
         if given != (self.decoder.layers, self.decoder.hidden, True):
             raise ValueError(
-                f"model.bridge 'copy' needs equal shapes: the encoder has {self.encoder.layers} layers of {memory} "
+                f"model.bridge 'copy' needs equal shapes: the encoder has {self.encoder.layers} layers of {width} "
                 f"({self.encoder_cell}), the decoder {self.decoder.layers} of {self.decoder.hidden} "
                 f"({self.decoder_cell}): make them equal or use 'linear'"
             )

@@ -165,6 +165,19 @@ def test_reversed_reads_from_the_other_end(cell: str) -> None:
         torch.testing.assert_close(one.memory[row, :n], other.memory[row, :n].flip(0))
 
 
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_with_a_shortcut_the_memory_ends_with_the_embeddings(direction: str) -> None:
+    plain = Encoder(V, 5, 4, 2, "gru", direction, "mean")
+    short = Encoder(V, 5, 4, 2, "gru", direction, "mean", shortcut=True)
+    short.load_state_dict(plain.state_dict())
+    tokens = torch.randint(V, (B, S))
+    one, other = plain(tokens, LENGTHS), short(tokens, LENGTHS)
+    assert short.width == plain.width + 5
+    assert short.final_width == plain.final_width == plain.width
+    assert torch.equal(other.memory, torch.cat([one.memory, plain.embedding(tokens)], dim=2))
+    assert all(map(torch.equal, one.final, other.final))
+
+
 def test_embeddings_reach_the_layers_with_unit_variance() -> None:
     for width in (16, 256):
         encoder = Encoder(500, width, 4)

@@ -62,6 +62,8 @@ def random_run(toy: Toy, folder: Path, changes: list[str]) -> Path:
         ["model.encoder.direction=reversed", "model.encoder.hidden=32", "model.bridge=copy", "model.cell=lstm"],
         ["model.encoder.direction=forward", "model.bridge=zero"],
         ["model.attention=dot"],
+        ["model.encoder.shortcut=true", "model.encoder.layers=2", "model.encoder.summary=mean"],
+        ["model.encoder.shortcut=true", "model.encoder.direction=reversed"],
         ["model.attention=additive", "model.attention_position=between", "model.decoder.layers=2"],
         ["model.input_feeding=true", "model.cell=lstm"],
         ["model.input_feeding=true", "model.decoder.layers=2", "model.attention_position=between"],

@@ -167,6 +167,14 @@ def test_not_a_mapping(content: object, tmp_path: Path) -> None:
         ([("data.target", "en")], ["data.source", "data.target", "'en'"]),
         ([("model.attention", "none"), ("model.input_feeding", True)], ["model.input_feeding", "model.attention"]),
         ([("model.context_feeding", True)], ["model.context_feeding", "model.attention"]),
+        (
+            [("model.attention", "none"), ("model.encoder", {"shortcut": True})],
+            ["model.encoder.shortcut", "model.attention"],
+        ),
+        (
+            [("model.attention", "dot"), ("model.encoder", {"shortcut": True})],
+            ["model.attention 'dot'", "768", "512"],
+        ),
         ([("model.decoder", {"layers": 1})], ["model.attention_position", "model.decoder.layers", "not 1", "'after'"]),
         (
             [("model.attention", "dot"), ("model.encoder", {"hidden": 100}), ("model.decoder", {"hidden": 100})],
