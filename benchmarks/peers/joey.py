@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,11 @@ model:
 """
 
 
-def main() -> None:
-    folder, updates, threads, *options = sys.argv[1:]
-    torch.set_num_threads(int(threads))
+def configured(folder: str, options: Sequence[str], name: str = "joey") -> dict[str, Any]:
+    """The configuration of the yardstick, its model in a folder of that name.
+
+    Also mends what keeps this version from running, and keeps it quiet.
+    """
     if "medium" in options:
         torch.set_float32_matmul_precision("medium")
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
@@ -68,19 +71,29 @@ def main() -> None:
             super().__init__(*arguments, **more)
 
     torch.optim.lr_scheduler.ReduceLROnPlateau = Plateau
+    logging.disable(logging.CRITICAL)
+    out = Path(folder) / name
+    out.mkdir(exist_ok=True)
+    config: dict[str, Any] = yaml.safe_load(CONFIG.format(folder=folder, out=out, feeding="feeding" in options))
+    return config
+
+
+def train(config: dict[str, Any], tick: Callable[[Any], None]) -> None:
+    """Train; `tick` is called after each update with their trainer."""
     from joeynmt import training
 
-    meter = Meter(int(updates))
-
     def log(self: Any, *arguments: Any) -> None:
-        meter.tick(self.stats.total_tokens)
+        tick(self)
 
     training.TrainManager._log_scores = log
-    logging.disable(logging.CRITICAL)
-    out = Path(folder) / "joey"
-    out.mkdir(exist_ok=True)
-    config = yaml.safe_load(CONFIG.format(folder=folder, out=out, feeding="feeding" in options))
     training.train(rank=0, world_size=None, cfg=config)
+
+
+def main() -> None:
+    folder, updates, threads, *options = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    meter = Meter(int(updates))
+    train(configured(folder, options), lambda trainer: meter.tick(trainer.stats.total_tokens))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,8 @@ share_decoder_embeddings: true
 """
 
 
-def main() -> None:
-    folder, updates, threads, *options = sys.argv[1:]
-    torch.set_num_threads(int(threads))
+def configured(folder: str, options: Sequence[str]) -> Path:
+    """The configuration of the yardstick, as a file; also keeps this package quiet."""
     if "medium" in options:
         torch.set_float32_matmul_precision("medium")
     out = Path(folder) / "opennmt"
@@ -66,21 +66,31 @@ def main() -> None:
     (Path(folder) / "vocabulary.opennmt").write_text("".join(f"{piece}\t1\n" for piece in pieces), encoding="utf-8")
     config = out / "config.yaml"
     config.write_text(CONFIG.format(folder=folder, out=out, feeding=int("feeding" in options)), encoding="utf-8")
-
-    from onmt import trainer
-    from onmt.bin import train
     from onmt.utils import logging as theirs
 
-    meter = Meter(int(updates))
+    theirs.logger.setLevel(logging.CRITICAL)
+    return config
+
+
+def train(config: Path, tick: Callable[[Any, int], None]) -> None:
+    """Train; `tick` is called after each update with their trainer and the target tokens so far."""
+    from onmt import trainer
+    from onmt.bin import train
 
     def report(self: Any, step: int, steps: int, rate: float, stats: Any) -> Any:
-        meter.tick(stats.n_words)
+        tick(self, stats.n_words)
         return stats
 
     trainer.Trainer._maybe_report_training = report
-    theirs.logger.setLevel(logging.CRITICAL)
     options, _ = train._get_parser().parse_known_args(["--config", str(config)])
     train.train(options)
+
+
+def main() -> None:
+    folder, updates, threads, *options = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    meter = Meter(int(updates))
+    train(configured(folder, options), lambda _, tokens: meter.tick(tokens))
 
 
 if __name__ == "__main__":

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from meter import Meter
 
 import nmt.recipe
 from nmt import hardware, material, translation
+from nmt.model import Seq2Seq
+from nmt.recipe import Recipe
 from nmt.tokenizer import Tokenizer
 from nmt.trainer import Trainer
 
 
-def main() -> None:
-    folder, updates, threads, *changes = sys.argv[1:]
+def train(folder: str, threads: int, changes: Sequence[str], tick: Callable[[int, Recipe, Seq2Seq], None]) -> None:
+    """Train an epoch of the yardstick; `tick` is called after each update with the target tokens so far."""
     recipe = nmt.recipe.load(Path(__file__).parents[1] / "yardstick.yaml", changes)
-    machine = hardware.choose("cpu", recipe.training.precision, int(threads))
+    machine = hardware.choose("cpu", recipe.training.precision, threads)
     shared = Tokenizer.load(Path(folder) / "joint.model")
     gathered = material.gather(recipe, (shared, shared))
     model = translation.build(recipe, shared.vocab, shared.vocab)
     stream = material.TrainingStream(gathered, recipe.training, machine.device)
-    meter = Meter(int(updates))
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
             model,
@@ -34,9 +36,16 @@ def main() -> None:
             machine,
             Path(scratch),
         )
-        for number in range(stream.batches(0)):
-            trainer.update([stream.fetch(0, number)], 0.0)
-            meter.tick(trainer.position.tokens)
+        for number in range(10**6):
+            epoch, place = divmod(number, stream.batches(0))
+            trainer.update([stream.fetch(epoch, place)], 0.0)
+            tick(trainer.position.tokens, recipe, model)
+
+
+def main() -> None:
+    folder, updates, threads, *changes = sys.argv[1:]
+    meter = Meter(int(updates))
+    train(folder, int(threads), changes, lambda tokens, *_: meter.tick(tokens))
 
 
 if __name__ == "__main__":

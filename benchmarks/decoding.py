@@ -1,0 +1,97 @@
+"""How fast this package and its peers translate with the same model, trained as long, in alternating rounds.
+
+    python benchmarks/decoding.py --rounds 5 --threads 2       # $NMT_DATA has multi30k
+
+The model, the pieces and the environments are those of `yardstick.py`. Each system trains its model once (--updates of
+some 4,096 target tokens, on one thread), then translates the test set in a process of its own: greedy and with a beam
+of 5, 64 sentences at once where that can be said. Loading is not counted. How long the translations are differs from
+system to system, so the ratios are of target pieces a second (the end of the sentence among them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from yardstick import HERE, PEERS, environment, pieces
+
+from nmt.metrics import bleu
+from nmt.tokenizer import Tokenizer
+
+ENGINES = ("float32", "bf16", "int8")
+OURS = "nmt, {}"
+
+
+def run(python: str, driver: str, arguments: Sequence[str], threads: int) -> dict[str, float | str]:
+    """What one process of a system tells."""
+    home = {"PYTHONPATH": str(HERE.parent)} if driver == "ours" else {}
+    variables = os.environ | home | {"OMP_NUM_THREADS": str(threads)}
+    command = [python, "-W", "ignore", str(HERE / "peers" / f"{driver}_decode.py"), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"tokens/s"')]
+    if not lines:
+        raise SystemExit(f"{driver} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, float | str] = json.loads(lines[-1])
+    return found
+
+
+def score(out: Path, file: str) -> float:
+    """BLEU of the pieces in a file."""
+    tokenizer = Tokenizer.load(out / "joint.model")
+    sides = [Path(name).read_text(encoding="utf-8").split("\n")[:-1] for name in (file, str(out / "test.de"))]
+    texts = [tokenizer.decode([tokenizer.ids(line.split(" ")) for line in side]) for side in sides]
+    return bleu(*texts, "de").value
+
+
+def table(found: Mapping[str, Sequence[Mapping[str, float]]], scores: Mapping[str, float]) -> str:
+    rows = [
+        "| system | pieces/s | sentences/s | pieces a sentence | BLEU | int8 is faster by |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    best = [one["tokens/s"] for one in found[OURS.format("int8")]]
+    for name, rounds in found.items():
+        ratios = [mine / one["tokens/s"] for mine, one in zip(best, rounds, strict=True)]
+        rate, sentences, length = (
+            statistics.median(one[key] for one in rounds) for key in ("tokens/s", "sentences/s", "pieces")
+        )
+        gain = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+        rows.append(f"| {name} | {rate:,.0f} | {sentences:,.0f} | {length:.1f} | {scores[name]:.1f} | {gain} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("data/yardstick"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=150)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--torch", default="torch==2.13.0", help="what to install as PyTorch for the peers")
+    given = parser.parse_args()
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    pieces(out)
+    systems = {OURS.format(engine): (sys.executable, "ours", [engine]) for engine in ENGINES}
+    for peer in PEERS:
+        python, driver = environment(out, peer, given.torch), peer.driver.removesuffix(".py")
+        systems |= {peer.name: (python, driver, []), f"{peer.name}, float32 'medium'": (python, driver, ["medium"])}
+    for beam in (1, 5):
+        found: dict[str, list[Mapping[str, float]]] = {name: [] for name in systems}
+        scores = {}
+        for number in range(given.rounds):
+            for name, (python, driver, options) in systems.items():
+                arguments = [str(out), str(given.updates), str(given.threads), str(beam), *options]
+                told = run(python, driver, arguments, given.threads)
+                scores[name] = score(out, str(told.pop("file")))
+                found[name].append({key: float(value) for key, value in told.items()})
+                print(f"beam {beam}, round {number + 1}: {name}: {told}", file=sys.stderr, flush=True)
+        print(f"beam {beam}\n\n{table(found, scores)}\n")
+
+
+if __name__ == "__main__":
+    main()

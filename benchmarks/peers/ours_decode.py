@@ -1,0 +1,66 @@
+"""This package translating under measurement: python ours_decode.py FOLDER UPDATES THREADS BEAM ENGINE [a.b=value ...]
+
+ENGINE is float32 or bf16, through torch, or int8, exported. FOLDER holds the tokenizer, later the model too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+import ours
+from meter import tell_decoding
+
+from nmt import checkpoint
+from nmt.export import export
+from nmt.model import Seq2Seq
+from nmt.recipe import Recipe
+from nmt.run import translator
+from nmt.tokenizer import Tokenizer
+
+
+class _TrainedError(Exception):
+    pass
+
+
+def main() -> None:
+    folder, updates, threads, beam, engine, *changes = sys.argv[1:]
+    home = Path(folder)
+    model = home / f"ours-trained-{updates}"
+    if not (model / checkpoint.INFO).exists():
+        _train(home, model, int(updates), changes)
+    if engine == "int8":
+        small = model.with_name(f"{model.name}-int8")
+        if not small.exists():
+            export(model, small)
+        model = small
+    settings = [f"search.beam={beam}", "search.max_ratio=1000", "search.max_extra=60"]
+    settings += [f"search.precision={engine}"] if engine != "int8" else []
+    one = translator(str(model), settings, int(threads))
+    pieces = Tokenizer.load(home / "joint.model")
+    lines = pieces.decode([pieces.ids(line.split(" ")) for line in (home / "test.en").read_text().splitlines()])
+    tell_decoding(lambda: [each.tokens for each in one.translate(lines)], home / f"ours-{engine}-beam{beam}.txt")
+
+
+def _train(home: Path, out: Path, updates: int, changes: list[str]) -> None:
+    done = 0
+
+    def tick(_: int, recipe: Recipe, model: Seq2Seq) -> None:
+        nonlocal done
+        done += 1
+        if done < updates:
+            return
+        checkpoint.write_recipe(out, recipe)
+        checkpoint.write_weights(out, checkpoint.parameters(model))
+        for side in ("source", "target"):
+            checkpoint.write_bytes(out / f"{side}.model", (home / "joint.model").read_bytes())
+        checkpoint.write_json(out / checkpoint.INFO, {"format": checkpoint.FORMAT})
+        raise _TrainedError
+
+    with contextlib.suppress(_TrainedError):
+        ours.train(str(home), 1, changes, tick)
+
+
+if __name__ == "__main__":
+    main()
