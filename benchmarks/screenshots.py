@@ -3,7 +3,7 @@
     pip install playwright        # and a Chromium; $CHROMIUM names it if playwright has none of its own
     python benchmarks/screenshots.py runs/multi30k-en-de --out docs
 
-Writes `page.png` (the translated text with a word pointed at), for the README, and with --all every tab. Fails
+Writes `page.png` (the translated text with a word pointed at), for the README, or with --all every tab. Fails
 if the page is wider than the window, an error reaches the browser's console, or another host is contacted.
 """
 
@@ -18,6 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 from served import served
 
 TEXT = "Two young men are playing football in the park. A woman in a red dress is reading a book on a bench."
+HEIGHT = 1120
 TABS = ("Files", "Evaluate", "About")
 
 
@@ -52,7 +53,8 @@ def visit(page: Page, address: str, theme: str, text: str, folder: Path, name: s
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]) if request.url[:4] == "http" else None)
     page.goto(f"{address}?__theme={theme}")
     translate(page, text)
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=folder / f"{name}.png", full_page=tabs)
     for tab in TABS if tabs else ():
         open_tab(page, tab)
         page.screenshot(path=folder / f"{name}-{tab.lower()}.png", full_page=True)
@@ -79,7 +81,7 @@ def main() -> None:
     with served("-m", "nmt", "demo", given.run) as (address, _), sync_playwright() as play:
         browser = play.chromium.launch(executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox"])
         for theme, width, name in views:
-            page = browser.new_page(viewport={"width": width, "height": 800})
+            page = browser.new_page(viewport={"width": width, "height": HEIGHT})
             wrong += visit(page, address, theme, given.text, given.out, name, given.all)
             page.close()
         browser.close()

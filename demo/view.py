@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import takewhile
+from pathlib import PurePath
 from typing import Any
 
 from babel import Locale, UnknownLocaleError
@@ -128,7 +129,8 @@ def about(name: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | No
     if best:
         lines.append(f"Best on valid: BLEU {best['bleu']:.2f}, chrF {best['chrf']:.2f} (`{best['signature']}`).")
     if evaluation:
-        lines.append(f"On {evaluation['test']} ({evaluation['sentences']:,} sentences):")
+        files = " and ".join(PurePath(file).name for file in evaluation["test"].split(" and "))  # not where they lie
+        lines.append(f"On {files} ({evaluation['sentences']:,} sentences):")
         for report in list(evaluation["systems"].values())[:1]:
             lines += [f"- {one['name']} {one['value']:.2f} (`{one['signature']}`)" for one in report["scores"]]
     return "\n\n".join(lines)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from toy import Served, Toy, call, pairs
 
-from nmt import serve
+from nmt import checkpoint, serve
 from nmt.errors import CallError
 from nmt.translate import Translator
 
@@ -283,6 +283,16 @@ def test_about_a_model_without_paths_of_the_machine(page: Any, toy: Toy) -> None
     assert "nrefs:1" in text
     assert Path(picture["value"]).is_file()
     assert str(toy.corpus.parent) not in text + recipe
+
+
+def test_about_an_evaluated_model_names_the_files_not_where_they_lie(toy: Toy, tmp_path: Path) -> None:
+    run = shutil.copytree(toy.attention, tmp_path / "run")
+    assert call("evaluate", run).status == 0
+    evaluation = json.loads((run / "evaluation.json").read_text(encoding="utf-8"))
+    text = view.about("run", checkpoint.read(run).info, evaluation)
+    assert "On test.en and test.de (40 sentences):" in text or "On test.de and test.en (40 sentences):" in text
+    assert str(toy.corpus.parent) not in text
+    assert str(tmp_path) not in text
 
 
 # -- the server
