@@ -67,6 +67,9 @@ def _open(path: Path) -> InferenceSession:
         raise CheckpointError(f"{path}: missing: export the run again with `nmt export`")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = (
+        False  # they keep memory for every shape, and gain nothing
+    )
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
