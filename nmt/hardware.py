@@ -51,7 +51,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     """
     kind = _device(device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(threads or cores)
+    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
+    torch.set_num_threads(threads or max(1, cores // together))
     keep_memory()
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # kernels, one for each shape; else 1,024
     if kind != "cpu" or not torch.cpu._is_amx_tile_supported():

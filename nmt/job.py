@@ -17,7 +17,7 @@ class Job(Generic[B]):
     """A model and what trains it."""
 
     model: nn.Module
-    stream: Stream[B]
+    stream: Stream[B | None]
     loss: Callable[[B, float], Loss]  # of a batch, at a progress of 0 to 1
     validate: Validate
     info: Mapping[str, Any]  # what model.json says of it, `parameters` and `data` among it

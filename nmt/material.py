@@ -18,6 +18,7 @@ from nmt import corpus, holdout, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
 from nmt.errors import RecipeError
+from nmt.group import ALONE, Group
 from nmt.progress import say
 from nmt.recipe import Data, Recipe, TranslationTraining
 from nmt.tokenizer import UNK, Tokenizer
@@ -104,16 +105,23 @@ def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None
 
 
 class TrainingStream:
-    """The batches of a training set, with subword sampling and word dropout drawn anew in each epoch."""
+    """The batches of a training set, with subword sampling and word dropout drawn anew in each epoch.
 
-    def __init__(self, material: Material, settings: TranslationTraining, device: torch.device) -> None:
-        self.material, self.settings, self.device = material, settings, device
+    In a group of processes, this one's share of each, or None where a batch has too few rows for all.
+    """
+
+    def __init__(
+        self, material: Material, settings: TranslationTraining, device: torch.device, group: Group = ALONE
+    ) -> None:
+        self.material, self.settings, self.device, self.group = material, settings, device, group
 
     def batches(self, epoch: int) -> int:
         return len(self.material.batches.plan(epoch))
 
-    def fetch(self, epoch: int, number: int) -> Batch:
-        rows = self.material.batches.plan(epoch)[number]
+    def fetch(self, epoch: int, number: int) -> Batch | None:
+        rows = self.material.batches.plan(epoch)[number][self.group.rank :: self.group.size]
+        if not len(rows):
+            return None
         seed = seed_of(self.settings.seed, epoch, number)
         if self.settings.subword_sampling:
             batch = self.material.train.sampled(rows, seed, self.settings.subword_sampling)

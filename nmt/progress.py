@@ -1,10 +1,12 @@
 """Progress for people: bars and lines on standard error, so that standard output stays clean for results.
 
-On a terminal long work shows a bar; in a file or a pipe, a plain line at most every half minute.
+On a terminal long work shows a bar; in a file or a pipe, a plain line at most every half minute. Of several processes
+that train together, the first one speaks.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -18,7 +20,10 @@ INTERVAL = 30.0  # seconds between plain lines
 
 def console() -> Console:
     """A console on the standard error of this moment."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True, emoji=False)  # `:dog:` in a text stays
+    silent = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK") != "0"
+    return Console(
+        file=sys.stderr, highlight=False, soft_wrap=True, emoji=False, quiet=silent
+    )  # `:dog:` in a text stays
 
 
 def say(message: str) -> None:

@@ -5,6 +5,7 @@ The run folder is the model folder (see `nmt.checkpoint`), with `curves.png` bes
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from nmt import __version__, checkpoint
 from nmt import recipe as recipes
 from nmt.errors import CallError, CheckpointError, RecipeError
+from nmt.group import Group, join
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.progress import say
@@ -79,15 +81,17 @@ def load(name: str, changes: Iterable[str] = ()) -> AnyRecipe:
     return recipes.load_as(_kind(recipes.task(name)), name, changes)
 
 
-def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Any]:
+def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None, group: Group) -> Job[Any]:
     """What the task of a recipe has us train; `folder` is that of a run that is resumed."""
     other = shape(recipe.task)
     if other is not None:
+        if group.size > 1:
+            raise CallError(f"{recipe.name}: several processes train translators only, not {recipe.task}: use one")
         return other.job(recipe, hardware, folder)
     from nmt import translation  # and with it what scores, which translating does not need
 
     assert isinstance(recipe, Recipe)
-    return translation.job(recipe, hardware, folder)
+    return translation.job(recipe, hardware, folder, group)
 
 
 def translator(system: str, changes: Sequence[str] = (), threads: int | None = None) -> Translator:
@@ -122,23 +126,28 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
     that another process trains in; StoppedError after a signal.
     """
     folder = folder or Path("runs") / recipe.name
-    _refuse(recipe, folder, resume)
-    with checkpoint.locked(folder):
+    group = join()
+    with contextlib.ExitStack() as stack:
+        if group.first:
+            _refuse(recipe, folder, resume)
+            stack.enter_context(checkpoint.locked(folder))
+        group.same(None)  # the others wait until it is settled that there is something to train
         state = checkpoint.read_state(folder) if resume else None
         if state is not None and _finished(folder, state, recipe):
             return folder
         if resume and state is None:
             say(f"{folder}: no checkpoint yet, starting from the beginning")
-        _train(recipe, folder, state)
+        _train(recipe, folder, state, group)
     return folder
 
 
-def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None) -> None:
+def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group: Group) -> None:
     settings = recipe.training
     hardware = choose(settings.device, settings.precision, settings.threads)
-    say(f"on {hardware}")
-    job = _job(recipe, hardware, folder if state is not None else None)
-    _start(folder, recipe, job, hardware, fresh=state is None)
+    say(f"on {hardware}" + (f", {group.size} processes" if group.size > 1 else ""))
+    job = _job(recipe, hardware, folder if state is not None else None, group)
+    if group.first:
+        _start(folder, recipe, job, hardware, fresh=state is None)
     trainer = Trainer(
         job.model,
         job.loss,
@@ -149,6 +158,7 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None) -> Non
         hardware,
         folder,
         job.carried,
+        group,
     )
     if state is not None:
         try:
@@ -162,8 +172,10 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None) -> Non
     try:
         position = trainer.run()
     finally:
-        _draw(folder)
-    _conclude(folder, position)
+        if group.first:
+            _draw(folder)
+    if group.first:
+        _conclude(folder, position)
     say(f"done: {folder}, best {settings.metric} {position.best:.2f} on valid. Next: nmt evaluate {folder}")
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from nmt import checkpoint
 from nmt.errors import StoppedError, TrainingError
+from nmt.group import ALONE, Group
 from nmt.hardware import Hardware
 from nmt.loss import Loss
 from nmt.progress import Bar
@@ -95,25 +96,27 @@ class Trainer(Generic[B]):
 
     `loss(batch, progress)` is the loss of a batch; `validate(quick)` returns figures under the averaged weights,
     among them the one that picks the best model; with `quick` it only has to show that validating works.
-    `improved(figures)` is told when the best weights were written. `carried` is saved and resumed with all else.
+    `improved(figures)` is told when the best weights were written. `carried` is saved and resumed with all else. In
+    a group of processes, each gives its share of a batch, or None where there is nothing for it.
     """
 
     def __init__(
         self,
         model: nn.Module,
         loss: Callable[[B, float], Loss],
-        stream: Stream[B],
+        stream: Stream[B | None],
         validate: Validate,
         improved: Callable[[Mapping[str, Any]], None],
         settings: Training,
         hardware: Hardware,
         folder: Path,
         carried: Carried | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.model, self.loss, self.stream = model, loss, stream
         self.validate, self.improved = validate, improved
         self.settings, self.hardware, self.folder = settings, hardware, folder
-        self.carried = carried
+        self.carried, self.group = carried, group
         self.position = Position()
         self.window = Window()
         self.optimizer = optimizer(model, settings)
@@ -128,7 +131,7 @@ class Trainer(Generic[B]):
 
     def run(self) -> Position:
         """Train to the end. Raises StoppedError after a signal, TrainingError where it cannot go on."""
-        if self.position.updates == 0:
+        if self.position.updates == 0 and self.group.first:
             with self._averaged():
                 self.validate(True)
         with self._catching_signals(), Bar("training", self.settings.epochs) as self.bar:
@@ -162,25 +165,31 @@ class Trainer(Generic[B]):
             if self._out_of_patience():
                 return
 
-    def update(self, batches: Sequence[B], epochs: float) -> None:
+    def update(self, batches: Sequence[B | None], epochs: float) -> None:
         """One update of the weights over batches, so many epochs after the start."""
         at, settings = self.position, self.settings
         progress = epochs / settings.epochs
         rate = learning_rate(settings, at.updates, progress) * at.plateau
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for weights in self.optimizer.param_groups:
+            weights["lr"] = rate
+        self.group.draw(settings.seed, at.updates)
         total, count = 0.0, 0
         for batch in batches:
+            if batch is None:
+                continue
             with self.hardware.autocast():
                 loss = self.loss(batch, progress)
             self.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(loss.nll), count + loss.count
-        norm = self._step(count) if math.isfinite(total) else math.nan
+        total, tokens, stopping = self.group.sums(total, count, self.signal)
+        self.signal = self.signal or (signal.SIGTERM if stopping else 0)  # all stop after the same update
+        norm = self._step(int(tokens)) if math.isfinite(total) else math.nan
         self.optimizer.zero_grad(set_to_none=True)
-        self._count(total, count, norm)
+        self._count(total, int(tokens), norm)
 
     def _step(self, count: int) -> float:
         """One step of the optimiser over `count` tokens; the norm of the gradient, before clipping."""
+        self.group.gather(list(self.model.parameters()))
         self.scaler.unscale_(self.optimizer)
         grads = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
         norm = float(nn.utils.get_total_norm(grads)) / count
@@ -223,6 +232,11 @@ class Trainer(Generic[B]):
         return last or (epoch_ended if every is None else self.position.updates % every == 0)
 
     def _validate(self) -> None:
+        if self.group.first:
+            self._judge()
+        vars(self.position).update(vars(self.group.same(self.position)))
+
+    def _judge(self) -> None:
         at = self.position
         with self._averaged():
             figures = dict(self.validate(False))
@@ -259,7 +273,8 @@ class Trainer(Generic[B]):
             "minutes": at.seconds / 60,
             "skipped": at.skipped,
         }
-        self.metrics.write(row)
+        if self.group.first:
+            self.metrics.write(row)
         self.window = Window()
         self.bar.update(
             epochs,
@@ -304,6 +319,8 @@ class Trainer(Generic[B]):
 
     def save(self) -> None:
         """Write the training state."""
+        if not self.group.first:
+            return
         cuda = torch.cuda.get_rng_state(self.hardware.device) if self.hardware.device.type == "cuda" else None
         state = {
             "position": asdict(self.position),

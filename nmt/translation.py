@@ -11,6 +11,7 @@ import torch
 
 from nmt import checkpoint
 from nmt.data import Batch
+from nmt.group import ALONE, Group
 from nmt.hardware import Hardware
 from nmt.job import Job
 from nmt.loss import Loss
@@ -24,13 +25,13 @@ from nmt.validation import Validation
 SOURCE, TARGET = "source.model", "target.model"
 
 
-def job(recipe: Recipe, hardware: Hardware, folder: Path | None) -> Job[Batch]:
+def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = ALONE) -> Job[Batch]:
     """Everything to train a recipe; `folder` is that of a run that is resumed, whose tokenizers stay."""
     settings = recipe.training
     parent = Path(settings.init_from) if settings.init_from else None
     origin = folder or parent
     known = (Tokenizer.load(origin / SOURCE), Tokenizer.load(origin / TARGET)) if origin else None
-    material = gather(recipe, known)
+    material = _shared(recipe, known, group)
     torch.manual_seed(settings.seed)
     model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
     if parent and not folder:
@@ -42,7 +43,7 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None) -> Job[Batch]:
     pieces, padding = int(material.train.target_lengths.sum()), material.batches.padding(0)
     return Job(
         model,
-        TrainingStream(material, settings, hardware.device),
+        TrainingStream(material, settings, hardware.device, group),
         loss,
         Validation(model, material, recipe, hardware),
         {
@@ -53,6 +54,13 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None) -> Job[Batch]:
         {SOURCE: material.source.proto, TARGET: material.target.proto},
         f"{len(material.train):,} training pairs, {pieces:,} target pieces, padding {padding:.1%}",
     )
+
+
+def _shared(recipe: Recipe, known: tuple[Tokenizer, Tokenizer] | None, group: Group) -> Material:
+    """The material of a recipe, which the first process of a group prepares for all."""
+    material = gather(recipe, known) if group.first else None
+    protos = group.same((material.source.proto, material.target.proto) if material else (b"", b""))
+    return material or gather(recipe, (Tokenizer(protos[0]), Tokenizer(protos[1])))
 
 
 def _data(recipe: Recipe, material: Material) -> dict[str, Any]:

@@ -22,6 +22,7 @@ SHAPES = {"shapes.captioner", "shapes.classifier", "shapes.language_model", "sha
 MODULES: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "progress": (0, set()),
+    "group": (0, set()),
     "cells": (0, set()),
     "attention": (0, set()),
     "loss": (0, set()),
@@ -45,7 +46,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "data": (3, {"corpus", "tokenizer"}),
     "decoder": (2, {"attention", "cells", "context"}),
     "stepper": (3, {"cells", "context", "decoder"}),
-    "trainer": (3, {"checkpoint", "hardware", "loss", "progress", "recipe"}),
+    "trainer": (3, {"group", "checkpoint", "hardware", "loss", "progress", "recipe"}),
     "model": (4, {"context", "data", "decoder", "encoder", "loss", "recipe", "tokenizer"}),
     "engine": (5, {"data", "model", "search", "stepper"}),
     "portable": (4, {"data", "stepper", "tokenizer"}),
@@ -59,17 +60,29 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         {"attention", "cells", "checkpoint", "context", "decoder", "encoder", "model", "portable", "recipe"}
         | {"translate"},
     ),
-    "material": (4, {"corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
+    "material": (4, {"group", "corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
     "validation": (7, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "job": (4, {"loss", "trainer"}),
     "translation": (
         8,
-        {"checkpoint", "data", "hardware", "job", "loss", "material", "model", "progress", "recipe", "tokenizer"}
+        {
+            "group",
+            "checkpoint",
+            "data",
+            "hardware",
+            "job",
+            "loss",
+            "material",
+            "model",
+            "progress",
+            "recipe",
+            "tokenizer",
+        }
         | {"validation"},
     ),
     "run": (
         9,
-        {"checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate", "translation"}
+        {"group", "checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate", "translation"}
         | SHAPES,
     ),
     "evaluate": (7, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
