@@ -92,7 +92,7 @@ class Alternative:
 class Member:
     """One model with its tokenizers."""
 
-    model: Seq2Seq | Portable
+    model: Seq2Seq | Engine
     source: Tokenizer
     target: Tokenizer
 
@@ -388,7 +388,7 @@ class Translator:
         )
 
 
-def _engine(model: Seq2Seq | Portable, precision: str) -> Engine:
+def _engine(model: Seq2Seq | Engine, precision: str) -> Engine:
     if isinstance(model, Seq2Seq):
         return Native(model, precision)
     if precision != "float32":
