@@ -271,6 +271,27 @@ def classify(
 
 
 @app.command()
+def distill(
+    system: System,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    beam: Beam = None,
+    changes: Set = [],  # noqa: B006
+) -> None:
+    """Write a corpus to teach a smaller, faster model with: a translator's own, and its translations of it.
+
+    Example: nmt distill runs/a+runs/b --out taught
+    """
+    from nmt.distill import RECIPE
+    from nmt.distill import distill as write
+    from nmt.progress import say
+    from nmt.run import translator as load
+
+    added = write(load(system, _search(beam, changes)), out)
+    say(f"written to {out}, with {added:,} translations of its own")
+    say(f"next: nmt train {out / RECIPE} --set model.decoder.hidden=256 --out runs/student")
+
+
+@app.command()
 def export(
     model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a translator.")],
     out: Annotated[Path, typer.Option(help="The folder to write.")],

@@ -55,6 +55,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         {"checkpoint", "consensus", "data", "engine", "hardware", "model", "portable", "progress", "recipe", "search"}
         | {"tokenizer"},
     ),
+    "distill": (7, {"checkpoint", "corpus", "formats", "material", "progress", "recipe", "translate"}),
     "export": (
         7,
         {"attention", "cells", "checkpoint", "context", "decoder", "encoder", "model", "portable", "recipe"}
@@ -134,7 +135,19 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "cli": (
         10,
-        {"checkpoint", "evaluate", "export", "formats", "init", "progress", "recipe", "report", "run", "serve"}
+        {
+            "checkpoint",
+            "distill",
+            "evaluate",
+            "export",
+            "formats",
+            "init",
+            "progress",
+            "recipe",
+            "report",
+            "run",
+            "serve",
+        }
         | {"translate"}
         | SHAPES,
     ),

@@ -45,6 +45,7 @@ VERBS = {
     "classify": (["model"], {"--input"}),
     "caption": (["model", "files"], {"--beam", "--set"}),
     "tag": (["model", "files"], set()),
+    "distill": (["system"], {"--out", "--beam", "--set"}),
     "export": (["model"], {"--out", "--precision"}),
     "demo": (["systems"], {"--corrections", "--host", "--port", "--auth", "--share", "--beam", "--set"}),
     "data": (["recipe"], {"--set"}),
