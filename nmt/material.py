@@ -6,21 +6,24 @@ gather(recipe) -> Material;  TrainingStream(material, ...).fetch(epoch, number) 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 
 import torch
 
-from nmt import corpus, holdout, starter, tokenizer
+from nmt import checkpoint, corpus, holdout, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
-from nmt.errors import RecipeError
+from nmt.errors import CheckpointError, RecipeError
 from nmt.group import ALONE, Group
 from nmt.progress import say
 from nmt.recipe import Data, Recipe, TranslationTraining
+from nmt.recipe import Tokenizer as TokenizerSpec
 from nmt.tokenizer import UNK, Tokenizer
 
 
@@ -56,23 +59,38 @@ def test_parts(data: Data) -> dict[str, list[int]]:
 
 
 def train_tokenizers(recipe: Recipe, train: Corpus) -> tuple[Tokenizer, Tokenizer]:
-    """Tokenizers for the source and the target side, trained on the training split; one and the same if joint."""
+    """Tokenizers for the source and the target side, trained on the training split; one and the same if joint.
+
+    They are kept in the cache, under a fingerprint of the corpus and the specification.
+    """
     spec = recipe.tokenizer
-    sides = [chain(train.source, train.target)] if spec.joint else [iter(train.source), iter(train.target)]
-    trained = [
-        tokenizer.train(
-            lines,
-            spec.model,
-            spec.vocab_size,
-            spec.character_coverage,
-            spec.byte_fallback,
-            spec.normalization,
-            spec.symbols,
-            os.cpu_count() or 1,
-        )
-        for lines in sides
-    ]
-    return trained[0], trained[-1]
+    sides = (
+        [("joint", (train.source, train.target))] if spec.joint else [("s", (train.source,)), ("t", (train.target,))]
+    )
+    stamp = f"{tokenizer.VERSION} {train.fingerprint} {spec.model_dump_json()}"
+    found = []
+    for side, texts in sides:
+        file = corpus.cache("tokenizers") / f"{hashlib.sha256(f'{stamp} {side}'.encode()).hexdigest()[:32]}.model"
+        with contextlib.suppress(CheckpointError):  # not there yet, or damaged
+            found.append(Tokenizer.load(file))
+            continue
+        say(f"training the tokenizer on {len(train):,} pairs")
+        found.append(_train_tokenizer(spec, chain(*texts)))
+        checkpoint.write_bytes(file, found[-1].proto)
+    return found[0], found[-1]
+
+
+def _train_tokenizer(spec: TokenizerSpec, lines: Iterable[str]) -> Tokenizer:
+    return tokenizer.train(
+        lines,
+        spec.model,
+        spec.vocab_size,
+        spec.character_coverage,
+        spec.byte_fallback,
+        spec.normalization,
+        spec.symbols,
+        os.cpu_count() or 1,
+    )
 
 
 @dataclass(frozen=True)
@@ -92,9 +110,7 @@ def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None
     """Read, filter and tokenise the corpus; train the tokenizers unless they are given."""
     pairs = load_split(recipe.data, "train")
     valid = load_split(recipe.data, "valid")
-    if tokenizers is None:
-        say(f"training the tokenizer on {len(pairs):,} pairs")
-        tokenizers = train_tokenizers(recipe, pairs)
+    tokenizers = tokenizers or train_tokenizers(recipe, pairs)
     data = recipe.data
     train, filtered = prepare(
         pairs, *tokenizers, data.max_length, data.max_ratio, data.drop_duplicates, data.drop_identical

@@ -27,6 +27,7 @@ PAD, BOS, EOS, UNK = range(4)
 SPACE = "\u2581"  # how SentencePiece writes the space before a word
 WAYS = 16  # segmentations of a word to draw from
 KNOWN = 200_000  # words whose segmentations are kept
+VERSION = f"1 {sentencepiece.__version__}"  # raise it when the same text would give another tokenizer
 
 _SMALLEST = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
 _LARGEST = re.compile(r"value <= (\d+)")

@@ -61,7 +61,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         {"attention", "cells", "checkpoint", "context", "decoder", "encoder", "model", "portable", "recipe"}
         | {"translate"},
     ),
-    "material": (4, {"group", "corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
+    "material": (4, {"checkpoint", "group", "corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
     "validation": (7, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "job": (4, {"loss", "trainer"}),
     "translation": (

@@ -19,10 +19,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from nmt import corpus, data, formats
+from nmt import corpus, data, formats, material
 from nmt.corpus import Corpus, MissingSplitError
 from nmt.data import Batches, Filtered, Ragged
 from nmt.errors import DataError
+from nmt.recipe import load
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer, train
 
 REAL = Path(os.environ.get("NMT_DATA") or "nowhere")
@@ -835,3 +836,29 @@ def test_multi30k(tmp_path: Path) -> None:
     assert corpus.overlap(found, corpus.load("test", "en", "de", path)).pairs == 0
     longest = data.encode(corpus.load("valid", "en", "de", path), real, real)
     assert len(longest) == 1_014
+
+
+# ---- Tokenizers of a corpus ------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_is_trained_once_for_a_corpus_and_a_specification(
+    corpus: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
+
+    def trained(*changes: str) -> tuple[bool, bytes, bytes]:
+        spec = load(recipe, changes)
+        source, target = material.train_tokenizers(spec, material.load_split(spec.data, "train"))
+        return "training the tokenizer" in capsys.readouterr().err, source.proto, target.proto
+
+    first = trained()
+    assert first[0]
+    assert trained() == (False, *first[1:])
+    apart = ("tokenizer.joint=false", "model.tie=target", "tokenizer.vocab_size=30")
+    one = trained(*apart)
+    assert one[0]
+    assert one[1] != one[2]
+    assert trained(*apart) == (False, *one[1:])
+    for file in (tmp_path / "cache" / "tokenizers").iterdir():
+        file.write_bytes(file.read_bytes()[:99])
+    assert trained() == first
