@@ -1,6 +1,6 @@
 """An exported translator (`nmt export`), computed by onnxruntime instead of torch: the same translations, sooner.
 
-In int8 a sentence takes less than half the time and the folder a third of the space. See `nmt.export` for the two graphs.
+In int8 a sentence takes less than half the time, the folder a third of the space. `nmt.export` has the two graphs.
 
 Letters: B sources, N = B·K rows, S source length, T target length, M memory width, V vocabulary.
 """
