@@ -124,7 +124,8 @@ class Trainer(Generic[B]):
         self.weights = checkpoint.parameters(model)
         self.average = {name: weight.clone() for name, weight in self.weights.items()} if settings.ema else {}
         self.metrics = _Metrics(folder / checkpoint.METRICS, settings.tensorboard)
-        self.signal = 0
+        self.signal = 0  # that this process was sent
+        self.heard = 0  # that one of the group was sent before the last update
         self.saved = time.monotonic()
 
     # -- the loop
@@ -159,9 +160,10 @@ class Trainer(Generic[B]):
                 self.save()
             elif time.monotonic() - self.saved > 60 * self.settings.checkpoint_minutes:
                 self.save()
-            if self.signal:
+            # a group stops for what all know of, or some would wait for others that are gone
+            if stopping := self.signal if self.group.size == 1 else self.heard:
                 self.save()
-                raise StoppedError(self.signal, str(self.folder))
+                raise StoppedError(stopping, str(self.folder))
             if self._out_of_patience():
                 return
 
@@ -181,8 +183,8 @@ class Trainer(Generic[B]):
                 loss = self.loss(batch, progress)
             self.scaler.scale(loss.total).backward()  # type: ignore[no-untyped-call]
             total, count = total + float(loss.nll), count + loss.count
-        total, tokens, stopping = self.group.sums(total, count, self.signal)
-        self.signal = self.signal or (signal.SIGTERM if stopping else 0)  # all stop after the same update
+        total, tokens, heard = self.group.sums(total, count, self.signal)
+        self.heard = (self.signal or signal.SIGTERM) if heard else 0
         norm = self._step(int(tokens)) if math.isfinite(total) else math.nan
         self.optimizer.zero_grad(set_to_none=True)
         self._count(total, int(tokens), norm)
