@@ -150,6 +150,10 @@ class _Graph:
     def squeeze(self, x: str, axis: int) -> str:
         return self.run("Squeeze", x, self.constant([axis]))
 
+    def size(self, x: str, axis: int) -> str:
+        """The size of an axis of x, as a list of one."""
+        return self.run("Slice", self.run("Shape", x), self.constant([axis]), self.constant([axis + 1]))
+
     def reshape(self, x: str, *shape: int) -> str:
         """0 leaves a size, -1 is what remains."""
         return self.run("Reshape", x, self.constant(shape))
@@ -266,8 +270,8 @@ def _bridged(graph: _Graph, bridge: Bridge, final: list[list[str]]) -> list[str]
 
 def _zeros(graph: _Graph, like: str, width: int) -> str:
     """Zeros (B, width) for the rows of `like`."""
-    rows = graph.run("Slice", graph.run("Shape", like), graph.constant([0]), graph.constant([1]))
-    return graph.run("Expand", graph.constant(torch.zeros(1, width)), graph.concat([rows, graph.constant([width])], 0))
+    shape = graph.concat([graph.size(like, 0), graph.constant([width])], 0)
+    return graph.run("Expand", graph.constant(torch.zeros(1, width)), shape)
 
 
 # ---- Decoder ---------------------------------------------------------------------------------------------------------
@@ -347,8 +351,7 @@ def _attended(graph: _Graph, decoder: Decoder, query: str, width: int) -> tuple[
     sources = graph.input("memory", ("B", "S", width))
     keys = graph.input("keys", ("B", "S", width if isinstance(kind, attention.Dot) else hidden))
     padding = graph.input("padding", ("B", 1, "S"))
-    count = graph.run("Slice", graph.run("Shape", sources), graph.constant([0]), graph.constant([1]))  # B
-    shape = graph.concat([count, graph.constant([-1, hidden])], 0)
+    shape = graph.concat([graph.size(sources, 0), graph.constant([-1, hidden])], 0)
     grouped = graph.run("Reshape", query, shape)  # (B, K, D)
     if isinstance(kind, attention.Additive):
         queries = graph.unsqueeze(graph.linear(grouped, kind.queries.weight), 2)
@@ -359,18 +362,13 @@ def _attended(graph: _Graph, decoder: Decoder, query: str, width: int) -> tuple[
         scores = graph.run("MatMul", scaled, graph.run("Transpose", keys, perm=[0, 2, 1]))
     weights = graph.run("Softmax", graph.run("Add", scores, padding), axis=2)  # (B, K, S)
     context = graph.reshape(graph.run("MatMul", weights, sources), -1, width)  # (N, M)
-    flat = graph.concat([graph.constant([-1, 1]), _last(graph, weights)], 0)
+    flat = graph.concat([graph.constant([-1, 1]), graph.size(weights, 2)], 0)
     return context, graph.run("Reshape", weights, flat)
-
-
-def _last(graph: _Graph, x: str) -> str:
-    """The size of the last axis of x, as a list of one."""
-    return graph.run("Slice", graph.run("Shape", x), graph.constant([-1]), graph.constant([2**31]))
 
 
 def _each(graph: _Graph, summary: str, rows: str, width: int) -> str:
     """The summaries (B, M) for every row (N, M)."""
-    count = graph.run("Slice", graph.run("Shape", summary), graph.constant([0]), graph.constant([1]))  # B
+    count = graph.size(summary, 0)  # B
     total = graph.run("Shape", rows)  # N
     shape = graph.concat([count, graph.run("Div", total, count), graph.constant([width])], 0)
     return graph.reshape(graph.run("Expand", graph.unsqueeze(summary, 1), shape), -1, width)
