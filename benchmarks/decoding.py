@@ -11,34 +11,19 @@ system to system, so the ratios are of target pieces a second (the end of the se
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from yardstick import HERE, PEERS, environment, pieces
+from yardstick import PEERS, environment, pieces, spread, tell
 
 from nmt.metrics import bleu
 from nmt.tokenizer import Tokenizer
 
 ENGINES = ("float32", "bf16", "int8")
 OURS = "nmt, {}"
-
-
-def run(python: str, driver: str, arguments: Sequence[str], threads: int) -> dict[str, float | str]:
-    """What one process of a system tells."""
-    home = {"PYTHONPATH": str(HERE.parent)} if driver == "ours" else {}
-    variables = os.environ | home | {"OMP_NUM_THREADS": str(threads)}
-    command = [python, "-W", "ignore", str(HERE / "peers" / f"{driver}_decode.py"), *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables)
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"tokens/s"')]
-    if not lines:
-        raise SystemExit(f"{driver} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, float | str] = json.loads(lines[-1])
-    return found
 
 
 def score(out: Path, file: str) -> float:
@@ -60,8 +45,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]], scores: Mapping[st
         rate, sentences, length = (
             statistics.median(one[key] for one in rounds) for key in ("tokens/s", "sentences/s", "pieces")
         )
-        gain = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
-        rows.append(f"| {name} | {rate:,.0f} | {sentences:,.0f} | {length:.1f} | {scores[name]:.1f} | {gain} |")
+        figures = f"{rate:,.0f} | {sentences:,.0f} | {length:.1f} | {scores[name]:.1f}"
+        rows.append(f"| {name} | {figures} | {spread(ratios)} |")
     return "\n".join(rows)
 
 
@@ -86,7 +71,7 @@ def main() -> None:
         for number in range(given.rounds):
             for name, (python, driver, options) in systems.items():
                 arguments = [str(out), str(given.updates), str(given.threads), str(beam), *options]
-                told = run(python, driver, arguments, given.threads)
+                told = tell(python, f"{driver}_decode.py", arguments, given.threads)
                 scores[name] = score(out, str(told.pop("file")))
                 found[name].append({key: float(value) for key, value in told.items()})
                 print(f"beam {beam}, round {number + 1}: {name}: {told}", file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nmt import material, recipe
 from nmt.tokenizer import Tokenizer
@@ -103,19 +104,22 @@ def environment(out: Path, peer: Peer, torch: str) -> str:
     return str(python)
 
 
-def run(runner: Runner, out: Path, updates: int, threads: int) -> Mapping[str, float]:
-    """What one process of a system tells."""
-    command = [runner.python, "-W", "ignore", str(HERE / "peers" / runner.driver), str(out.resolve()), str(updates)]
-    home = {"PYTHONPATH": str(HERE.parent)} if runner.driver == "ours.py" else {}
+def tell(python: str, driver: str, arguments: Sequence[str], threads: int) -> dict[str, Any]:
+    """What one process of a driver tells."""
+    command = [python, "-W", "ignore", str(HERE / "peers" / driver), *arguments]
+    home = {"PYTHONPATH": str(HERE.parent)} if driver.startswith("ours") else {}
     environment = os.environ | home | {"OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(
-        [*command, str(threads), *runner.options], check=False, capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"tokens/s"')]
     if not lines:
-        raise SystemExit(f"{runner.name} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(lines[-1])
+        raise SystemExit(f"{driver} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(lines[-1])
     return found
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
 
 
 def table(found: Mapping[str, Sequence[Mapping[str, float]]], first: str) -> str:
@@ -124,7 +128,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]], first: str) -> str
     for name, rounds in found.items():
         rates = [one["tokens/s"] for one in rounds]
         ratios = [mine / theirs for mine, theirs in zip(ours, rates, strict=True)]
-        gain = f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
+        gain = spread(ratios)
         peak = max(one["MB"] for one in rounds)
         rows.append(f"| {name} | {statistics.median(rates):,.0f} | {'' if name == first else gain} | {peak:,.0f} |")
     return "\n".join(rows)
@@ -150,7 +154,8 @@ def main() -> None:
     found: dict[str, list[Mapping[str, float]]] = {runner.name: [] for runner in runners}
     for number in range(given.rounds):
         for runner in runners:
-            found[runner.name].append(run(runner, given.out, given.updates, given.threads))
+            arguments = [str(given.out.resolve()), str(given.updates), str(given.threads), *runner.options]
+            found[runner.name].append(tell(runner.python, runner.driver, arguments, given.threads))
             print(f"round {number + 1}: {runner.name}: {found[runner.name][-1]}", file=sys.stderr, flush=True)
     print(table(found, runners[0].name))
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import joey
 import torch
-from meter import tell_decoding
-
-
-class _TrainedError(Exception):
-    pass
+from meter import tell_decoding, train_until
 
 
 def main() -> None:
@@ -21,7 +15,11 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     config = joey.configured(folder, options, f"joey-trained-{updates}")
     if not (Path(config["model_dir"]) / "latest.ckpt").exists():
-        _train(config, int(updates))
+        train_until(
+            int(updates),
+            lambda tick: joey.train(config, tick),
+            lambda trainer: trainer._save_checkpoint(False, 0.0),
+        )
     config["data"]["dev"], config["data"]["test"] = None, f"{folder}/test"
     config["testing"] |= {"beam_size": int(beam), "beam_alpha": 1.0, "max_output_length": 60}
     from joeynmt import prediction
@@ -38,20 +36,6 @@ def main() -> None:
         return raw
 
     tell_decoding(decode, Path(folder) / f"joey-beam{beam}.txt")
-
-
-def _train(config: dict[str, Any], updates: int) -> None:
-    done = 0
-
-    def tick(trainer: Any) -> None:
-        nonlocal done
-        done += 1
-        if done == updates:
-            trainer._save_checkpoint(False, 0.0)
-            raise _TrainedError
-
-    with contextlib.suppress(_TrainedError):
-        joey.train(config, tick)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import time
@@ -47,3 +48,22 @@ def tell_decoding(decode: Callable[[], Sequence[Sequence[str]]], out: Path) -> N
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     figures = {"tokens/s": pieces / seconds, "sentences/s": len(found) / seconds, "pieces": pieces / len(found)}
     print(json.dumps(figures | {"MB": peak, "file": str(out)}), flush=True)
+
+
+class _EnoughError(Exception):
+    pass
+
+
+def train_until(updates: int, train: Callable[[Callable[..., None]], None], save: Callable[..., None]) -> None:
+    """Train, and after so many updates save and leave; `train` calls what it is given after each, as `save` is."""
+    done = 0
+
+    def tick(*told: object) -> None:
+        nonlocal done
+        done += 1
+        if done == updates:
+            save(*told)
+            raise _EnoughError
+
+    with contextlib.suppress(_EnoughError):
+        train(tick)

@@ -5,19 +5,13 @@ Version 3.5.1 reads its own checkpoints with `torch.load`, which today refuses t
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 from pathlib import Path
-from typing import Any
 
 import opennmt
 import torch
-from meter import tell_decoding
-
-
-class _TrainedError(Exception):
-    pass
+from meter import tell_decoding, train_until
 
 
 def main() -> None:
@@ -26,7 +20,11 @@ def main() -> None:
     config = opennmt.configured(folder, options)
     model = Path(folder) / "opennmt" / f"model_step_{updates}.pt"
     if not model.exists():
-        _train(config, int(updates))
+        train_until(
+            int(updates),
+            lambda tick: opennmt.train(config, tick),
+            lambda trainer, _: trainer.model_saver.save(int(updates)),
+        )
     torch.load = functools.partial(torch.load, weights_only=False)  # type: ignore[assignment]
     from onmt.bin.translate import _get_parser
     from onmt.inference_engine import InferenceEnginePY
@@ -46,20 +44,6 @@ def main() -> None:
         return [best[0].split() for best in found]
 
     tell_decoding(decode, Path(folder) / f"opennmt-beam{beam}.txt")
-
-
-def _train(config: Path, updates: int) -> None:
-    done = 0
-
-    def tick(trainer: Any, _: int) -> None:
-        nonlocal done
-        done += 1
-        if done == updates:
-            trainer.model_saver.save(updates)
-            raise _TrainedError
-
-    with contextlib.suppress(_TrainedError):
-        opennmt.train(config, tick)
 
 
 if __name__ == "__main__":

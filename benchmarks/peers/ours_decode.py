@@ -5,12 +5,11 @@ ENGINE is float32 or bf16, through torch, or int8, exported. FOLDER holds the to
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 
 import ours
-from meter import tell_decoding
+from meter import tell_decoding, train_until
 
 from nmt import checkpoint
 from nmt.export import export
@@ -20,16 +19,16 @@ from nmt.run import translator
 from nmt.tokenizer import Tokenizer
 
 
-class _TrainedError(Exception):
-    pass
-
-
 def main() -> None:
     folder, updates, threads, beam, engine, *changes = sys.argv[1:]
     home = Path(folder)
     model = home / f"ours-trained-{updates}"
     if not (model / checkpoint.INFO).exists():
-        _train(home, model, int(updates), changes)
+        train_until(
+            int(updates),
+            lambda tick: ours.train(str(home), 1, changes, tick),
+            lambda _, recipe, net: _save(home, model, recipe, net),
+        )
     if engine == "int8":
         small = model.with_name(f"{model.name}-int8")
         if not small.exists():
@@ -43,23 +42,13 @@ def main() -> None:
     tell_decoding(lambda: [each.tokens for each in one.translate(lines)], home / f"ours-{engine}-beam{beam}.txt")
 
 
-def _train(home: Path, out: Path, updates: int, changes: list[str]) -> None:
-    done = 0
-
-    def tick(_: int, recipe: Recipe, model: Seq2Seq) -> None:
-        nonlocal done
-        done += 1
-        if done < updates:
-            return
-        checkpoint.write_recipe(out, recipe)
-        checkpoint.write_weights(out, checkpoint.parameters(model))
-        for side in ("source", "target"):
-            checkpoint.write_bytes(out / f"{side}.model", (home / "joint.model").read_bytes())
-        checkpoint.write_json(out / checkpoint.INFO, {"format": checkpoint.FORMAT})
-        raise _TrainedError
-
-    with contextlib.suppress(_TrainedError):
-        ours.train(str(home), 1, changes, tick)
+def _save(home: Path, out: Path, recipe: Recipe, model: Seq2Seq) -> None:
+    """A model folder with the weights as they are."""
+    checkpoint.write_recipe(out, recipe)
+    checkpoint.write_weights(out, checkpoint.parameters(model))
+    for side in ("source", "target"):
+        checkpoint.write_bytes(out / f"{side}.model", (home / "joint.model").read_bytes())
+    checkpoint.write_json(out / checkpoint.INFO, {"format": checkpoint.FORMAT})
 
 
 if __name__ == "__main__":
