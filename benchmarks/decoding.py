@@ -30,7 +30,7 @@ def score(out: Path, file: str) -> float:
     """BLEU of the pieces in a file."""
     tokenizer = Tokenizer.load(out / "joint.model")
     sides = [Path(name).read_text(encoding="utf-8").split("\n")[:-1] for name in (file, str(out / "test.de"))]
-    texts = [tokenizer.decode([tokenizer.ids(line.split(" ")) for line in side]) for side in sides]
+    texts = [tokenizer.decode([tokenizer.ids(line.split(" ") if line else []) for line in side]) for side in sides]
     return bleu(*texts, "de").value
 
 
