@@ -42,6 +42,8 @@ benchmark-quick: $(VENV)/installed
 benchmark: benchmark-quick
 	$(BIN)/python benchmarks/yardstick.py
 	$(BIN)/python benchmarks/yardstick.py --feeding
+	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/growth.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
