@@ -203,6 +203,10 @@ class Search(Section):
     mbr: float = Field(
         0.0, ge=0, description="choose from the beam by consensus, so sharply (minimum Bayes risk), 0: by score alone"
     )
+    reverse: str | None = Field(
+        None, description="a model folder of the opposite direction, which judges the beam: does it lead back?"
+    )
+    reverse_weight: float = Field(0.2, ge=0)
     min_ratio: float = Field(0.0, ge=0, description="least target pieces per source piece")
     max_ratio: float = Field(2.0, gt=0, description="most target pieces per source piece, ...")
     max_extra: int = Field(20, ge=0, description="... plus this many")

@@ -95,7 +95,7 @@ def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None, group: Grou
 
 
 def translator(system: str, changes: Sequence[str] = (), threads: int | None = None) -> Translator:
-    """Open a model folder or an ensemble, with `search.x=y` changes and the language model that its search names."""
+    """Open a model folder or an ensemble, with `search.x=y` changes and the models that its search names."""
     one = Translator.load(system, threads=threads).adjusted(changes)
     if one.settings.language_model is not None:
         from nmt.shapes import language_model
@@ -105,6 +105,14 @@ def translator(system: str, changes: Sequence[str] = (), threads: int | None = N
             raise CallError(
                 f"search.language_model: {one.settings.language_model} writes other pieces than {system}: "
                 f"train it with tokenizer.file set to the target.model of that"
+            )
+    if one.settings.reverse is not None:
+        one.back = Translator.load(one.settings.reverse, threads=threads)
+        own, other = one.recipe.data, one.back.recipe.data
+        if (other.source, other.target) != (own.target, own.source):
+            raise CallError(
+                f"search.reverse: {one.settings.reverse} translates {other.source} to {other.target}, "
+                f"{system} needs one from {own.target} to {own.source}"
             )
     return one
 

@@ -95,6 +95,11 @@ class _Record(NamedTuple):
 
 
 @torch.inference_mode()
+def lp(length: int, alpha: float) -> float:
+    """The length penalty of a translation of so many pieces, its end among them."""
+    return float(((5 + length) / 6) ** alpha)
+
+
 def search(
     step: Step[S],
     state: S,
@@ -262,7 +267,7 @@ class _Search(Generic[S]):
             at = record.parents[at]
             if record.attention is not None:
                 looks.append(record.attention[at])
-        score = total / ((5 + len(log_probs)) / 6) ** self.options.length_penalty
+        score = total / lp(len(log_probs), self.options.length_penalty)
         if self.coverage is not None:
             covered = self.coverage[row].clamp(max=1.0)
             score += self.options.coverage_penalty * float(covered[covered > 0].log().sum())  # padding has 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from nmt.model import Seq2Seq, build
 from nmt.portable import Portable
 from nmt.progress import say
 from nmt.recipe import Recipe, Search, changed
-from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, ensemble, fused, search
+from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, ensemble, fused, lp, search
 from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
@@ -120,10 +120,12 @@ class Fusion:
 class Translator:
     """Translates with one model, or the mean of several that write the same pieces.
 
-    `fusion` is the language model that `search.language_model` names; `nmt.run.translator` puts it there.
+    `fusion` is the language model that `search.language_model` names, `back` the translator that `search.reverse`
+    names; `nmt.run.translator` puts them there.
     """
 
     fusion: Fusion | None = None
+    back: Translator | None = None
 
     def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
         self.members = list(members)
@@ -183,13 +185,15 @@ class Translator:
         parts = self._parts(lines, prefixes, settings, warn, first_line)
         found: list[list[Hypothesis]] = [[] for _ in parts]
         width = max(settings.beam if settings.method == "beam" else 1, nbest)
-        several = settings.mbr > 0 and settings.method != "greedy"
+        several = (settings.mbr > 0 or settings.reverse is not None) and settings.method != "greedy"
         count = max(nbest, settings.beam) if several else nbest
         lengths = [len(part.ids[0]) + 1 for part in parts]
         groups = list(_batches(lengths, max(1, settings.batch_tokens // width)))
         for group, searched in zip(groups, self._searched(parts, groups, count, attention, settings), strict=True):
             for place, hypotheses in zip(group, searched, strict=True):
-                found[place] = self._agreed(hypotheses, settings.mbr) if several else hypotheses
+                found[place] = hypotheses
+        if several:
+            found = self._judged(parts, found, settings)
         by_line: list[list[tuple[_Part, list[Hypothesis]]]] = [[] for _ in lines]
         for part, hypotheses in zip(parts, found, strict=True):
             by_line[part.line].append((part, hypotheses))
@@ -338,10 +342,28 @@ class Translator:
         step, state = self._start(parts)
         return search(step, state, requests, options, BOS, EOS, (PAD, BOS, UNK), attention, self.device)
 
-    def _agreed(self, hypotheses: list[Hypothesis], sharpness: float) -> list[Hypothesis]:
-        """The hypotheses of a part, that first which the others agree with most."""
-        texts = self.members[0].target.decode([one.ids for one in hypotheses])
-        return [hypotheses[place] for place in ranked(texts, [one.score for one in hypotheses], sharpness)]
+    def _judged(
+        self, parts: Sequence[_Part], found: Sequence[list[Hypothesis]], settings: Search
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses of each part in the order that a reversed model and their consensus give them.
+
+        score(y) + w log p(x | y) / lp(y)                        (Li et al. 2016, section 4.5; Yee et al. 2019)
+        """
+        target = self.members[0].target
+        texts = [target.decode([one.ids for one in hypotheses]) for hypotheses in found]
+        if settings.reverse is not None:
+            if self.back is None:
+                raise CallError("search.reverse: open the model with nmt.run.translator, which brings it in")
+            sources = [part.text for part, lines in zip(parts, texts, strict=True) for _ in lines]
+            scored = iter(self.back.score([line for lines in texts for line in lines], sources))
+            found = [[_rescored(one, next(scored), settings) for one in hypotheses] for hypotheses in found]
+        orders = [
+            ranked(lines, [one.score for one in hypotheses], settings.mbr)
+            if settings.mbr
+            else sorted(range(len(hypotheses)), key=lambda place: -hypotheses[place].score)
+            for lines, hypotheses in zip(texts, found, strict=True)
+        ]
+        return [[hypotheses[place] for place in order] for hypotheses, order in zip(found, orders, strict=True)]
 
     @torch.inference_mode()
     def _start(self, parts: Sequence[_Part]) -> tuple[Step[Any], SearchState]:
@@ -386,6 +408,11 @@ class Translator:
             words,
             attention,
         )
+
+
+def _rescored(one: Hypothesis, back: Scored, settings: Search) -> Hypothesis:
+    share = back.log_prob / lp(len(one.log_probs), settings.length_penalty)
+    return replace(one, score=one.score + settings.reverse_weight * share)
 
 
 def _engine(model: Seq2Seq | Engine, precision: str) -> Engine:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import Toy, pairs, write_corpus, write_recipe
+from toy import Toy, call, pairs, write_corpus, write_recipe
 
 import nmt
-from nmt import tokenizer, translate
+from nmt import run, tokenizer, translate
 from nmt.consensus import ranked
 from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.recipe import Search, load
@@ -112,6 +112,46 @@ def test_consensus_chooses_among_the_hypotheses_of_the_beam(translator: Translat
     assert any(one.text != two.text for one, two in zip(beam, agreed, strict=True))
     greedy = translator.adjusted(["search.method=greedy"])
     assert texts_of(translator.adjusted(["search.method=greedy", "search.mbr=3"])) == texts_of(greedy)
+
+
+@pytest.fixture(scope="module")
+def reverse(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the opposite direction."""
+    folder = tmp_path_factory.mktemp("reverse")
+    recipe = write_recipe(folder / "back.yaml", toy.corpus, {"data.source": "de", "data.target": "en"})
+    assert call("train", recipe, "--out", folder / "back").status == 0
+    return folder / "back"
+
+
+@pytest.mark.parametrize("folder", ["attention", "fixed"])
+def test_a_reversed_model_has_a_say_in_the_choice(folder: str, toy: Toy, reverse: Path) -> None:
+    system = str(getattr(toy, folder))
+    settings = ["search.beam=6", "search.length_penalty=1.5"]
+    judged = [*settings, f"search.reverse={reverse}", "search.reverse_weight=0.7"]
+    lines = ["", *LINES]
+    beam, back = run.translator(system, settings).translate(lines, nbest=6), Translator.load(reverse)
+    found = run.translator(system, judged).translate(lines, nbest=6)
+    assert found[0].text == ""
+    for line, before, after in zip(lines[1:], beam[1:], found[1:], strict=True):
+        expected = {}
+        for one in (before, *before.alternatives):
+            (scored,) = back.score([one.text], [line])
+            lengths = ((5 + len(one.log_probs)) / 6) ** 1.5
+            expected[one.text] = (sum(one.log_probs) + 0.7 * scored.log_prob) / lengths
+        order = [after, *after.alternatives]
+        assert {one.text: one.score for one in order} == pytest.approx(expected, rel=1e-4)
+        assert [one.score for one in order] == sorted((one.score for one in order), reverse=True)
+    assert any(one.text != two.text for one, two in zip(beam, found, strict=True))
+    greedy = run.translator(system, [*judged, "search.method=greedy"])
+    assert texts_of(greedy) == texts_of(run.translator(system, ["search.method=greedy"]))
+
+
+def test_a_model_that_does_not_lead_back_is_refused(toy: Toy) -> None:
+    wrong = call("translate", toy.fixed, "--set", f"search.reverse={toy.attention}", stdin="kala\n")
+    assert f"{toy.attention} translates en to de, {toy.fixed} needs one from de to en" in wrong.error
+    assert "nowhere: no such" in call("translate", toy.fixed, "--set", "search.reverse=nowhere", stdin="kala\n").error
+    with pytest.raises(CallError, match=r"nmt\.run\.translator"):
+        Translator.load(toy.fixed).adjusted([f"search.reverse={toy.fixed}"]).translate(["kala"])
 
 
 def texts_of(translator: Translator) -> list[str]:
