@@ -1,0 +1,151 @@
+"""BLEU by the number of pairs: an untuned net, what `nmt init` makes of the corpus, a Transformer trained as long.
+
+    python benchmarks/curve.py --out runs/curve [--sizes 1000 2000 ...] [--systems untuned ours]     # many hours
+
+Each corpus is the first so many pairs of one shuffle of Multi30k ($NMT_DATA), English to German.
+
+    untuned      the model of yardstick.yaml whatever the corpus: 8,000 pieces (or as many as it allows), batches of
+                 4,096, learning rate 0.001, until 5 validations were not the best
+    ours         the recipe that `nmt init` writes for the corpus
+    transformer  of the same pieces and of the training time that ours took, as one epoch is timed beforehand
+
+Scores are of valid, greedy, the best epoch. What is finished is not trained again, what was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from nmt import checkpoint, corpus, tokenizer
+from nmt.errors import DataError
+
+HERE = Path(__file__).parent
+SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 29_000)
+SYSTEMS = {"untuned": "#D55E00", "ours": "#0072B2", "transformer": "#009E73"}
+PAIR = ("en", "de")
+WIDE = 9_000  # pairs, from which on the Transformer is twice as wide
+SIZES_OF_TRANSFORMER = (("--width", "128", "--feedforward", "256"), ("--width", "256", "--feedforward", "1024"))
+
+
+def subset(out: Path, pairs: int) -> Path:
+    """The folder of a corpus of so many pairs."""
+    folder = out / f"corpus-{pairs}"
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = corpus.locate("multi30k")
+    lines = [list(corpus.read_lines(whole / f"train.{language}")) for language in PAIR]
+    order = list(range(len(lines[0])))
+    random.Random(1).shuffle(order)
+    for language, side in zip(PAIR, lines, strict=True):
+        text = "".join(f"{side[row]}\n" for row in order[:pairs])
+        (folder / f"train.{language}").write_text(text, encoding="utf-8")
+        for split in ("valid", "test"):
+            shutil.copyfile(whole / f"{split}.{language}", folder / f"{split}.{language}")
+    return folder
+
+
+def run(*command: object) -> None:
+    print("+", *command, file=sys.stderr, flush=True)
+    subprocess.run([sys.executable, *map(str, command)], check=True, stdout=sys.stderr)
+
+
+def train(name: str, folder: Path, changes: Sequence[str]) -> None:
+    flags = [part for change in changes for part in ("--set", change)]
+    again = ["--resume"] if folder.is_dir() else []
+    run("-m", "nmt", "train", name, *flags, "--set", "training.samples=0", "--out", folder, *again)
+
+
+def pieces(folder: Path) -> int:
+    """As many pieces as a corpus allows, at most 8,000."""
+    lines = [line for language in PAIR for line in corpus.read_lines(folder / f"train.{language}")]
+    for count in (8_000, 6_000, 4_000, 3_000, 2_000):
+        try:
+            tokenizer.train(lines, vocab_size=count)
+        except DataError:
+            continue
+        return count
+    return 1_000
+
+
+def untuned(folder: Path, data: Path, threads: str) -> None:
+    changes = [f"data.path={data}", f"tokenizer.vocab_size={pieces(data)}", "training.epochs=60", "training.patience=5"]
+    train(str(HERE / "yardstick.yaml"), folder, [*changes, threads])
+
+
+def ours(folder: Path, data: Path, threads: str) -> None:
+    written = folder.with_suffix(".yaml")
+    if not written.is_file():
+        files = [f"--{side}-file={data / f'train.{one}'}" for side, one in zip(("source", "target"), PAIR, strict=True)]
+        run("-m", "nmt", "init", *files, "--out", written)
+    train(str(written), folder, [threads])
+
+
+def transformer(folder: Path, data: Path, threads: str) -> None:
+    """Trained as long as ours of the same corpus, which is trained first if it is not there."""
+    model = folder.with_name(folder.name.replace("transformer", "ours"))
+    ours(model, data, threads)
+    trained = checkpoint.read(model).info
+    wide = trained["data"]["train"] >= WIDE
+    command = [HERE / "transformer.py", model.with_suffix(".yaml"), *SIZES_OF_TRANSFORMER[wide], "--set", threads]
+    pilot = folder.with_name(f"{folder.name}-pilot")
+    if seconds(pilot) is None:
+        run(*command, "--out", pilot, "--set", "training.epochs=1")
+    epochs = max(1, round(trained["seconds"] / (seconds(pilot) or 1.0)))
+    run(*command, "--out", folder, "--set", f"training.epochs={epochs}")
+
+
+def seconds(folder: Path) -> float | None:
+    """Of a finished training that has no model.json."""
+    state = checkpoint.read_state(folder)
+    return float(state["position"]["seconds"]) if state and state["position"]["finished"] else None
+
+
+def best(folder: Path) -> float:
+    rows = [json.loads(line) for line in (folder / checkpoint.METRICS).read_text(encoding="utf-8").splitlines()]
+    return max(float(row["bleu"]) for row in rows if row["kind"] == "valid")
+
+
+def draw(out: Path, found: dict[str, dict[int, float]]) -> None:
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for system, scores in found.items():
+        axes.semilogx(list(scores), list(scores.values()), marker="o", color=SYSTEMS[system], label=system)
+    axes.set(xlabel="pairs", ylabel="BLEU of valid, greedy")
+    axes.legend(frameon=False)
+    figure.savefig(out / "learning-curve.png", dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    out, threads = given.out.resolve(), f"training.threads={given.threads}"
+    found: dict[str, dict[int, float]] = {system: {} for system in given.systems}
+    learn = {"untuned": untuned, "ours": ours, "transformer": transformer}
+    for size in given.sizes:
+        data = subset(out, size)
+        for system in given.systems:
+            folder = out / f"{system}-{size}"
+            learn[system](folder, data, threads)
+            found[system][size] = best(folder)
+            print(f"{system}, {size:,} pairs: {found[system][size]:.2f}", file=sys.stderr, flush=True)
+        draw(out, found)
+    print("| pairs | " + " | ".join(found) + " |\n|" + "--:|" * (len(found) + 1))
+    for size in given.sizes:
+        print(f"| {size:,} | " + " | ".join(f"{scores[size]:.1f}" for scores in found.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()
