@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -192,6 +193,13 @@ def files() -> dict[str, Path]:
 
 def test_every_module_is_in_the_table() -> None:
     assert set(files()) - {FACE} == set(MODULES)
+
+
+def test_the_picture_for_people_is_the_same() -> None:
+    text = (HOME.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([^|]*) \|", text, re.MULTILINE)
+    shown = {name: int(level) for level, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert shown == {name: level for name, (level, _) in MODULES.items() if name[0] != "_" and "shapes" not in name}
 
 
 @pytest.mark.parametrize("name", MODULES)
