@@ -102,7 +102,8 @@ class Work:
     def shown(self) -> str:
         """The sentences as HTML."""
         waiting = len(self.document.sentences) - len(self.done)
-        return view.sentences([explain(one) for one in self.done], self.model.languages, waiting, self.chosen)
+        knows = self.model.service.translator.members[0].source.knows
+        return view.sentences([explain(one, knows) for one in self.done], self.model.languages, waiting, self.chosen)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,8 @@ def _sentence(number: int, found: Explanation, languages: tuple[str, str], chose
 
 
 def _source(place: int, word: Word) -> str:
-    return f'{" " if word.space else ""}<span data-word="{place}">{escape(word.text)}</span>'
+    unknown = "" if word.known else ' class="unknown" title="this model never saw such letters"'
+    return f'{" " if word.space else ""}<span data-word="{place}"{unknown}>{escape(word.text)}</span>'
 
 
 def _target(place: int, word: Word, found: Explanation) -> str:
@@ -72,7 +73,8 @@ def legend(attention: bool) -> str:
     )
     return (
         f'<p class="legend"><span class="unsure">Dotted</span>: the model gave this word a chance below {SURE:.0%}, '
-        f'<span class="doubtful">wavy</span>: below {DOUBTFUL:.0%}. {how} Press a word for others in its place.</p>'
+        f'<span class="doubtful">wavy</span>: below {DOUBTFUL:.0%}; <span class="unknown">boxed</span> in the source: '
+        f"letters that this model never saw. {how} Press a word for others in its place.</p>"
     )
 
 

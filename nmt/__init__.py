@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Translation", "Translator", "__version__"]
 
-# Threads that wait for each other spin for about a millisecond, then sleep. OpenMP would have them spin for much longer,
-# and beside any other work on the machine training would be up to ten times slower. Read when torch is imported.
+# Threads that wait for each other spin for about a millisecond, then sleep. OpenMP would have them spin for much
+# longer, and beside any other work on the machine training would be several times slower. Read when torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 

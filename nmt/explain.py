@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,13 +30,17 @@ _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "
 
 @dataclass(frozen=True)
 class Word:
-    """A word of a translation or its source: its pieces are `first` to `last` - 1, a space stands before it or not."""
+    """A word of a translation or its source: its pieces are `first` to `last` - 1, a space stands before it or not.
+
+    One that is not `known` has letters that the model never saw, in whose place it reads <unk>.
+    """
 
     text: str
     first: int
     last: int
     space: bool
     probability: float | None = None
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ class Explanation:
     attention: Tensor | None
 
 
-def explain(translation: Translation) -> Explanation:
-    """The words of a translation. Attention is there if it was asked for."""
-    source = words(translation.source_tokens)
+def explain(translation: Translation, knows: Callable[[str], bool] = bool) -> Explanation:
+    """The words of a translation; `knows` tells known pieces of its source. Attention is there if it was asked for."""
+    source = words(translation.source_tokens, knows=knows)
     target = words(translation.tokens, translation.log_probs)
     if translation.attention is None or not source or not target:
         return Explanation(source, target, None)
@@ -59,14 +63,17 @@ def explain(translation: Translation) -> Explanation:
     return Explanation(source, target, rows)
 
 
-def words(pieces: Sequence[str], log_probs: Sequence[float] | None = None) -> list[Word]:
+def words(
+    pieces: Sequence[str], log_probs: Sequence[float] | None = None, knows: Callable[[str], bool] = bool
+) -> list[Word]:
     """Pieces as words, with the probability of each where that of the pieces is given."""
     cuts = [place for place, piece in enumerate(pieces) if place == 0 or _begins(pieces[place - 1], piece)]
     found = []
     for first, last in pairwise([*cuts, len(pieces)]):
         text = _text(pieces[first:last])
         sure = math.exp(sum(log_probs[first:last])) if log_probs is not None else None
-        found.append(Word(text.strip(), first, last, text.startswith(" "), sure))
+        known = all(map(knows, pieces[first:last]))
+        found.append(Word(text.strip(), first, last, text.startswith(" "), sure, known))
     return [word for word in found if word.text]
 
 

@@ -188,6 +188,10 @@ class Tokenizer:
                 raise CallError(f"this model has no piece '{piece}'")
         return [self._ids[piece] for piece in pieces]
 
+    def knows(self, piece: str) -> bool:
+        """Whether it is a piece of this model."""
+        return piece in self._ids
+
     def split(self, line: str) -> list[str]:
         """The pieces of a line as written in the model, unknown characters as they stand."""
         return self._model.encode(line, out_type=str)  # type: ignore[no-any-return]

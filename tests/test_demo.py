@@ -105,6 +105,12 @@ def test_texts_from_outside_are_escaped(page: Any) -> None:
     assert "&lt;" in html
 
 
+def test_words_of_unknown_letters_are_marked(page: Any) -> None:
+    html = list(page.translate("kala собака", FIRST, 3, 1.0, 1, False, 1.0))[-1][1]
+    assert re.search(r"<span[^>]*never saw[^>]*>собака</span>", html)
+    assert re.search(r'<span data-word="0">kala</span>', html)
+
+
 def test_a_text_that_is_too_long_is_refused(page: Any) -> None:
     with pytest.raises(gr.Error, match="at most 20,000"):
         list(page.translate("x" * 20_001, FIRST, 3, 1.0, 1, False, 1.0))

@@ -48,6 +48,16 @@ def test_the_words_of_a_translation_are_its_text(toy: Toy) -> None:
         assert 0 < float(found.attention.sum()) <= float(real) + 1e-4
 
 
+def test_letters_that_the_model_never_saw_are_told(toy: Toy) -> None:
+    translator = Translator.load(toy.attention, threads=1)
+    (one,) = translator.translate(["kala собака koira Ж"])
+    found = explain(one, translator.members[0].source.knows).source
+    assert [(word.text, word.known) for word in found] == [
+        ("kala", True), ("собака", False), ("koira", True), ("Ж", False),
+    ]  # fmt: skip
+    assert all(word.known for word in explain(one).target)
+
+
 def test_a_word_looks_as_its_pieces_look() -> None:
     attention = torch.tensor([[0.5, 0.25, 0.25, 0.0], [0.1, 0.2, 0.3, 0.4], [0, 0, 1.0, 0], [0, 0, 0, 1.0]])
     one = Translation("ab c", 0.0, ["▁a", "b", "▁c"], [0.0] * 4, ["▁x", "y", "▁z"], attention)
