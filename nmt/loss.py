@@ -9,10 +9,10 @@ R-Drop (Liang et al. 2021) reads a batch twice, under two draws of dropout that 
 
     L = ½ (L_p + L_q) + α/4 (KL(p ‖ q) + KL(q ‖ p))
 
-Over a vocabulary the logits are the largest numbers of a net, and passing over them costs more than making them.
-`linear_cross_entropy` takes a few rows at a time, that stay in the cache, and turns logits into their gradient at once:
-dL_p/dz_v = p(v) - (1 - ε) [v = y] - ε/V, and of the two divergences p(v) (log p(v)/q(v) - KL(p ‖ q)) + p(v) - q(v).
-So nothing of that size is made in float32 or read again.
+Over a vocabulary the logits are the largest numbers of a net, and passing over them costs more than making them. Their
+gradient is dL/dz_v = p(v) - (1 - ε) [v = y] - ε/V. So `linear_cross_entropy` passes over them once, from z to p in the
+precision of the products, and for the rest needs no more than sums: the bias is one more column of the weights, Σ_v z_v
+is a product with Σ_v w_v, the ε/V of the gradient is the same for all rows and columns.
 
 Letters: P passes (1, or 2 with R-Drop), N positions, E features, V vocabulary.
 """
@@ -26,8 +26,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CACHED = 1 << 17  # logits at a time on a CPU: as float32 half a megabyte
 BLOCK = 64  # rows come in multiples of it: the library makes a kernel for each number of them, and that takes time
+TOGETHER = 1 << 22  # about so many logits are made at a time: in bf16 8 MB, which are still in the cache when p is made
+SPARE = 32  # columns beside the features, of which the first is 1, for the bias; with one alone products are slower
+LEAST = 1e-38  # of a probability, so that its logarithm is finite
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,13 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, agree
 def linear_cross_entropy(
     features: Tensor, layer: nn.Linear, targets: Tensor, smoothing: float = 0.0, agreement: float = 0.0
 ) -> Loss:
-    """`cross_entropy(layer(features), ...)` for features (P N, E), the same up to rounding and faster."""
+    """`cross_entropy(layer(features), ...)` for features (P N, E): the same up to rounding; but for R-Drop, faster."""
     low = _precision(features)
-    if not torch.is_grad_enabled() or low == torch.float16:  # no gradient, or one that has to be scaled first
+    # no gradient, one that has to be scaled first, or one that needs log p of two passes at once
+    if not torch.is_grad_enabled() or low == torch.float16 or agreement:
         return cross_entropy(layer(features), targets, smoothing, agreement)
     total, nll = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        features, layer.weight, layer.bias, targets, smoothing, agreement, low
+        features, layer.weight, layer.bias, targets, smoothing, low
     )
     return Loss(total, targets.numel(), nll.detach())
 
@@ -80,53 +83,43 @@ def _precision(features: Tensor) -> torch.dtype:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        features: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        targets: Tensor,
-        smoothing: float,
-        agreement: float,
-        low: torch.dtype,
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, low: torch.dtype
     ) -> tuple[Tensor, Tensor]:
-        vocab, count, device = weight.size(0), len(targets), features.device
-        passes, ctx.rows, ctx.kinds = 2 if agreement else 1, len(features), (features.dtype, weight.dtype)
-        features = F.pad(features.to(low), (0, 0, 0, -len(features) % BLOCK))
-        weight = weight.to(low)
-        gradient = features @ weight.t()  # (P N + padding, V): logits without bias, and row by row what replaces them
-        gradient[ctx.rows :] = 0
-        passed = gradient[: ctx.rows].view(passes, count, vocab)
-        total, nll = torch.zeros((), device=device), torch.zeros((), device=device)
-        bias_gradient = torch.zeros(vocab, device=device)
-        rows = max(1, CACHED // (passes * vocab)) if device.type == "cpu" else max(1, count)
+        (vocab, width), count = weight.shape, len(features)
+        ctx.dtype, ctx.share, ctx.count = features.dtype, smoothing / vocab, count
+        wide = F.pad(features.to(low), (0, SPARE, 0, -count % BLOCK))  # (N + padding, E + SPARE)
+        wide[:count, width] = 1
+        weights = torch.cat([weight, bias.unsqueeze(1), weight.new_zeros(vocab, SPARE - 1)], dim=1).to(low)
+        p = wide.new_empty(len(wide), vocab)
+        gold_logits = wide.new_empty(count)
+        rows = max(1, TOGETHER // vocab // BLOCK) * BLOCK
+        places = torch.arange(count, device=p.device)
         for start in range(0, count, rows):
-            part = passed[:, start : start + rows]  # (P, rows, V)
-            log_p = part.to(torch.float32, copy=True).add_(bias).log_softmax(2)
-            gold = targets[start : start + rows].expand(passes, -1).unsqueeze(2)
-            surprise = -log_p.gather(2, gold).sum()
-            nll += surprise
-            total += (1 - smoothing) * surprise - smoothing / vocab * log_p.sum()
-            p = log_p.exp() if agreement else log_p.exp_()
-            if agreement:
-                pull, divergence = _divergences(p, log_p)
-                total += agreement / 2 * divergence.sum()
-                p = p.add_(pull, alpha=agreement / 2)
-            p.sub_(smoothing / vocab).scatter_add_(2, gold, torch.full_like(p[:, :, :1], smoothing - 1))
-            bias_gradient += p.sum((0, 1))
-            part.copy_(p)
-        ctx.save_for_backward(features, weight, gradient, bias_gradient)
-        ctx.passes = passes
-        return total / passes, nll / passes
+            part, some = p[start : start + rows], places[start : start + rows]
+            torch.mm(wide[start : start + rows], weights.t(), out=part)
+            gold_logits[some] = p[some, targets[some]]
+            torch.softmax(part, 1, out=part)
+        p[count:] = 0
+        gold = p[places, targets]  # (N,)
+        log_gold = gold.float().clamp_min(LEAST).log()
+        nll = -log_gold.sum()
+        # Σ_v log p(v) = Σ_v z_v - V log Z
+        every = (wide.float() @ weights.sum(0, dtype=torch.float32)).sum() - vocab * (gold_logits - log_gold).sum()
+        p[places, targets] = gold - (1 - smoothing)
+        ctx.save_for_backward(wide, weights, p)
+        return (1 - smoothing) * nll - smoothing / vocab * every, nll
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        features, weight, gradient, bias_gradient = ctx.saved_tensors
-        outer = outer / ctx.passes
-        low = outer.to(gradient.dtype)
-        to_features = low * (gradient @ weight)[: ctx.rows]  # (P N, E)
-        to_weight = ((low * features).t().contiguous() @ gradient).t()  # (V, E); the other way round it takes longer
-        to_weight = to_weight.to(ctx.kinds[1], memory_format=torch.contiguous_format)
-        return to_features.to(ctx.kinds[0]), to_weight, outer * bias_gradient, None, None, None, None
+        wide, weights, p = ctx.saved_tensors
+        width, share = wide.size(1) - SPARE, ctx.share * outer
+        low = outer.to(p.dtype)
+        to_features = low * (p @ weights)[: ctx.count, :width] - share * weights[:, :width].sum(0, dtype=torch.float32)
+        to_weights = ((low * wide).t().contiguous() @ p).t()  # (V, E + SPARE); the other way round it takes longer
+        same = share * wide.sum(0, dtype=torch.float32)  # (E + SPARE,)
+        to_weight = to_weights[:, :width].to(torch.float32, memory_format=torch.contiguous_format).sub_(same[:width])
+        to_bias = to_weights[:, width].float() - same[width]
+        return to_features.to(ctx.dtype), to_weight, to_bias, None, None, None
 
 
 def _divergences(p: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
