@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from recurrence import Table, markdown
+from training import training
 
 from nmt import hardware, recipe, translation
 from nmt.engine import Native
 from nmt.search import Options, Request, search
 from nmt.tokenizer import BOS, EOS, PAD, UNK
-from nmt.trainer import Trainer
 
 LENGTHS = (10, 20, 40, 80, 160, 320, 640)
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -116,19 +116,14 @@ def train(folder: str, threads: int) -> tuple[float, float, float]:
     """Seconds of preparing a corpus, target tokens a second of training, and the most memory in MB."""
     os.environ["NMT_CACHE"] = f"{folder}/cache"
     spec = recipe.load("multi30k-en-de", [f"data.path={folder}", "data.source=a", "data.target=b", "data.hub=null"])
-    machine = hardware.choose("cpu", spec.training.precision, threads)
     began = time.perf_counter()
-    job = translation.job(spec, machine, None)
-    prepared = time.perf_counter() - began
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = Trainer(
-            job.model, job.loss, job.stream, job.validate, lambda _: None, spec.training, machine, Path(scratch)
-        )
-        places = np.random.default_rng(1).choice(job.stream.batches(0), WARM + UPDATES, replace=False)
+    with training(spec, threads) as trainer:
+        prepared = time.perf_counter() - began
+        places = np.random.default_rng(1).choice(trainer.stream.batches(0), WARM + UPDATES, replace=False)
         for number, place in enumerate(places.tolist()):
             if number == WARM:
                 began, before = time.perf_counter(), trainer.position.tokens
-            trainer.update([job.stream.fetch(0, place)], 0.0)
+            trainer.update([trainer.stream.fetch(0, place)], 0.0)
         rate = (trainer.position.tokens - before) / (time.perf_counter() - began)
     return prepared, rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

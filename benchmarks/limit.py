@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,8 +22,9 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from training import training
 
-from nmt import hardware, recipe, translation
+from nmt import recipe
 from nmt.trainer import Trainer
 
 WARM, REPEATS, LARGE = 12, 3, 1e9
@@ -85,13 +85,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     spec = recipe.load(given.recipe, [f"training.threads={given.threads}"])
-    machine = hardware.choose(spec.training.device, spec.training.precision, given.threads)
-    with tempfile.TemporaryDirectory() as scratch:
-        job = translation.job(spec, machine, None)
-        trainer = Trainer(
-            job.model, job.loss, job.stream, job.validate, lambda figures: None, spec.training, machine, Path(scratch)
-        )
-        print(f"{given.recipe} on {machine}, torch {torch.__version__}")
+    with training(spec, given.threads) as trainer:
+        print(f"{given.recipe} on {trainer.hardware}, torch {torch.__version__}")
         measure(trainer, given.rounds, given.updates)
 
 

@@ -107,7 +107,7 @@ def environment(out: Path, peer: Peer, torch: str) -> str:
 def tell(python: str, driver: str, arguments: Sequence[str], threads: int) -> dict[str, Any]:
     """What one process of a driver tells."""
     command = [python, "-W", "ignore", str(HERE / "peers" / driver), *arguments]
-    home = {"PYTHONPATH": str(HERE.parent)} if driver.startswith("ours") else {}
+    home = {"PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE)))} if driver.startswith("ours") else {}
     environment = os.environ | home | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"tokens/s"')]

@@ -26,7 +26,7 @@ def main() -> None:
     if not (model / checkpoint.INFO).exists():
         train_until(
             int(updates),
-            lambda tick: ours.train(str(home), 1, changes, tick),
+            lambda tick: ours.train(1, changes, tick),
             lambda _, recipe, net: _save(home, model, recipe, net),
         )
     if engine == "int8":
