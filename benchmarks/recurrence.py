@@ -40,12 +40,12 @@ Table = list[Sequence[str]]
 def gradients(cell: str, length: int, seed: int, scale: float = 1.0) -> torch.Tensor:
     """The norm of the gradient of a last output with respect to each input, (length,), by distance from the end."""
     torch.manual_seed(seed)
-    layer = Layer(cell, WIDTH, WIDTH)
+    layer = Layer(cell, WIDTH, WIDTH).double()  # what vanishes in float32 is there to be seen
     with torch.no_grad():
         layer.weights()[1].mul_(scale)
-    x = torch.randn(16, length, WIDTH, requires_grad=True)
+    x = torch.randn(16, length, WIDTH, dtype=torch.float64, requires_grad=True)
     out, _ = layer(x, layer.start(x))
-    (gradient,) = torch.autograd.grad((out[:, -1] * torch.randn(WIDTH)).sum(), x)
+    (gradient,) = torch.autograd.grad((out[:, -1] * torch.randn(WIDTH, dtype=torch.float64)).sum(), x)
     return gradient.norm(dim=2).mean(0).flip(0)  # (length,)
 
 
@@ -58,7 +58,7 @@ def vanishing(out: Path, seeds: int = 5) -> Table:
         norms = torch.stack([gradients(cell, max(DISTANCES), seed, scale) for seed in range(seeds)]).mean(0)
         share = norms / norms[0]
         name = cell if scale == 1.0 else f"{cell}, recurrent weights x {scale}"
-        axes.semilogy(share.clamp(min=1e-30), label=name, color=COLOURS[cell], ls="-" if scale == 1.0 else ":")
+        axes.semilogy(share.clamp(min=1e-300), label=name, color=COLOURS[cell], ls="-" if scale == 1.0 else ":")
         rows.append((name, *(f"{float(share[distance - 1]):.1e}" for distance in DISTANCES)))
     axes.set(xlabel="steps back", ylabel="gradient, last step = 1", ylim=(1e-20, 1e6))
     axes.legend(frameon=False)
