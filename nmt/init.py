@@ -3,7 +3,8 @@
     write(files, source, target, out) -> its text, with the reasons
 
 Small corpora want few pieces, small batches and many epochs (Sennrich and Zhang 2019); large ones the opposite. The
-steps of `PLANS` for 15,000 and 80,000 pairs were measured (docs/quality.md), the others follow them.
+steps of `PLANS` for 15,000 and 80,000 pairs were measured (docs/quality.md), on short sentences and long ones; the
+others follow them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from nmt.errors import CallError, DataError
 from nmt.formats import READERS, Pair, kind, unpacked
 
 SAMPLE = 20_000  # pairs that are looked at
-SEEN = 900_000  # pairs, over all epochs
+SEEN = 7_000_000  # words of the target side, over all epochs; after about so many, valid no longer got better
+MOST_EPOCHS, LEAST_EPOCHS = 60, 4
 MOST_HELD, HELD = 1000, 20  # pairs held out for valid: one in HELD, at most MOST_HELD
+LONG = 15  # words of a sentence on average, from which on attention needs the shortcut with more pairs too
 FEWEST = 40  # pairs; of fewer nothing can be learnt
 MANY = 1_000  # characters, from which on the rare ones are spelled as bytes
 
@@ -41,7 +44,7 @@ class Plan:
     dropout: float
     batch_tokens: int
     learning_rate: float
-    shortcut: bool  # where pairs are few, attention finds the words sooner
+    shortcut: bool  # where pairs are few, or sentences long, attention finds the words sooner
 
 
 PLANS = (
@@ -114,7 +117,8 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], alone:
     joint = _alike(*sample)
     held = max(1, min(MOST_HELD, count // HELD))
     hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if alone else ""
-    shortcut = ", shortcut: true" if plan.shortcut else ""
+    epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * words[1]))))
+    shortcut = ", shortcut: true" if plan.shortcut or max(words) > LONG else ""
     train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
     return f"""\
 # {languages[0]} to {languages[1]}: {count:,} pairs, {words[0]:.1f} and {words[1]:.1f} words a sentence on average.
@@ -138,7 +142,7 @@ model:
   tie: {"all" if joint else "target"}
   dropout: {{embedding: {plan.dropout}, layers: {plan.dropout}, output: {plan.dropout}}}
 training:
-  epochs: {max(4, min(60, SEEN // count))}  # many for a small corpus; stops early where valid no longer gets better
+  epochs: {epochs}  # many for a small corpus; stops early where valid no longer gets better
   patience: 12
   batch_tokens: {plan.batch_tokens}  # small batches learn more from each pair, large ones take less time for it
   learning_rate: {plan.learning_rate}

@@ -94,6 +94,23 @@ def test_larger_corpora_get_larger_models_and_fewer_epochs() -> None:
         assert one.batch_tokens <= two.batch_tokens
 
 
+def test_long_sentences_get_the_shortcut_and_fewer_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    (plan,) = (plan for plan in init.PLANS if not plan.shortcut and plan.pairs < 100_000)
+    monkeypatch.setattr(init, "PLANS", (plan,))
+    monkeypatch.setattr(init, "SEEN", 100 * 60 * 5)
+    made = []
+    for name, times in (("short", 1), ("long", 5)):
+        files = [write(f"{name}.{side}") for side in ("en", "de")]
+        for file in files:
+            text = [" ".join([line] * times) for line in file.read_text(encoding="utf-8").splitlines()]
+            file.write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
+        init.write(files, None, None, Path(f"{name}.yaml"))
+        made.append(recipe.load(f"{name}.yaml"))
+    assert [one.model.encoder.shortcut for one in made] == [False, True]
+    assert made[0].training.epochs == 50
+    assert made[1].training.epochs == 10
+
+
 def test_what_is_wrong_is_said_and_nothing_is_written() -> None:
     english, german, plain, few = write("p.en"), write("p.de"), write("plain"), write("few.en", 9)
     taken = Path("taken.yaml")
