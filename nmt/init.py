@@ -117,7 +117,7 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], alone:
     joint = _alike(*sample)
     held = max(1, min(MOST_HELD, count // HELD))
     hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if alone else ""
-    epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * words[1]))))
+    epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * max(1.0, words[1])))))
     shortcut = ", shortcut: true" if plan.shortcut or max(words) > LONG else ""
     train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
     return f"""\
