@@ -15,7 +15,6 @@ Scores are of valid, greedy, the best epoch. What is finished is not trained aga
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -110,8 +109,7 @@ def seconds(folder: Path) -> float | None:
 
 
 def best(folder: Path) -> float:
-    rows = [json.loads(line) for line in (folder / checkpoint.METRICS).read_text(encoding="utf-8").splitlines()]
-    return max(float(row["bleu"]) for row in rows if row["kind"] == "valid")
+    return max(float(row["bleu"]) for row in checkpoint.read_metrics(folder) if row["kind"] == "valid")
 
 
 def draw(out: Path, found: dict[str, dict[int, float]]) -> None:

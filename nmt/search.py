@@ -94,12 +94,12 @@ class _Record(NamedTuple):
     attention: Tensor | None  # (rows before, S)
 
 
-@torch.inference_mode()
 def lp(length: int, alpha: float) -> float:
     """The length penalty of a translation of so many pieces, its end among them."""
     return float(((5 + length) / 6) ** alpha)
 
 
+@torch.inference_mode()
 def search(
     step: Step[S],
     state: S,

@@ -528,7 +528,6 @@ def test_the_stepper_refuses_an_unknown_precision() -> None:
 def test_search_says_what_forced_decoding_says(point: Point, method: str) -> None:
     model = make(point)
 
-    @torch.no_grad()
     def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
         logits, state = model.decoder(tokens.unsqueeze(1), state)
         return logits[:, 0].log_softmax(1), state
