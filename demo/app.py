@@ -42,15 +42,7 @@ CURSOR = """(work, text) => {
   return [work, box ? text.slice(0, box.selectionStart) : text];
 }"""
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": AT_ONCE}
-USE = """
-```python
-from gradio_client import Client
-
-client = Client("http://127.0.0.1:7860")
-client.predict("A dog runs.", "en-de", api_name="/translate")
-client.predict("A dog runs.", "Ein Hund rennt.", "en-de", api_name="/score")   # log probability
-```
-"""
+NEAR = """() => setTimeout(() => document.querySelector("#others")?.scrollIntoView({ block: "nearest" }), 50)"""
 
 
 def build(page: Page) -> gr.Blocks:
@@ -101,9 +93,12 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
                 elem_id="words",
                 js_on_load=(HERE / "words.js").read_text(encoding="utf-8"),
             )
+            others = gr.Radio(  # beside the words, so that a phone shows both
+                [], label="Instead of", visible=False, elem_id="others", elem_classes="choices"
+            )
         with gr.Column(scale=2, min_width=320):
-            detail, complete, accept, others = _correct()
-    _, correction, best, _ = detail
+            detail, complete, accept = _correct()
+    _, correction, best, *_ = detail
 
     shown = [work, target, words]
     for event in (go.click, source.submit):
@@ -113,8 +108,10 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
     pair.change(page.picked, pair, [source, target, swap, legend, beam, length], **QUIET)
     swap.click(page.swap, [pair, source, target], [pair, source, target], **QUIET)
     accept.click(page.accept, [work, correction], None, **QUIET)
+    pressed = words.click(page.pressed, work, [work, words, others], **QUIET)
+    pressed.then(None, js=NEAR)
     for change in (
-        words.click(page.pressed, work, [work, words, others], **QUIET),
+        pressed,
         others.input(page.replaced, [work, others], shown, **QUIET),
         best.input(page.ranked, [work, best], shown, **QUIET),
         complete.click(page.complete, [work, correction], shown, js=CURSOR, **QUIET),
@@ -144,9 +141,9 @@ def _options(search: Search) -> list[gr.components.Component]:
     return [beam, length, nbest, sampling, temperature]
 
 
-def _correct() -> tuple[list[gr.components.Component], gr.Button, gr.Button, gr.Radio]:
-    """What `Page.chosen` fills in (sentence, correction, n best, picture), the buttons to complete and to accept, and
-    what else could stand at a word."""
+def _correct() -> tuple[list[gr.blocks.Block], gr.Button, gr.Button]:
+    """What `Page.chosen` fills in (sentence, correction, n best, picture and its frame), and the buttons to complete
+    and to accept."""
     gr.Markdown("## Correct a sentence")
     looked = gr.Textbox(label="Sentence", interactive=False, elem_id="sentence")
     correction = gr.Textbox(
@@ -158,17 +155,25 @@ def _correct() -> tuple[list[gr.components.Component], gr.Button, gr.Button, gr.
     with gr.Row():
         complete = gr.Button("Complete", min_width=120, elem_id="complete")
         accept = gr.Button("Accept", min_width=120, elem_id="accept")
-    others = gr.Radio([], label="Instead of", visible=False, elem_id="others", elem_classes="choices")
-    best = gr.Radio([], label="The best translations (score)", visible=False, elem_id="best", elem_classes="choices")
-    with gr.Accordion("Where the model looked, as a picture", open=False):
-        picture = gr.Image(show_label=False, interactive=False, visible=False, buttons=["download", "fullscreen"])
-    return [looked, correction, best, picture], complete, accept, others
+    best = gr.Radio(
+        [],
+        label="The best translations",
+        info="In brackets the score of each: the nearer to 0, the surer the model",
+        visible=False,
+        elem_id="best",
+        elem_classes="choices",
+    )
+    with gr.Accordion("Where the model looked, as a picture", open=False, visible=False, elem_id="looked") as frame:
+        picture = gr.Image(
+            show_label=False, interactive=False, buttons=["download", "fullscreen"], elem_classes="chart"
+        )
+    return [looked, correction, best, picture, frame], complete, accept
 
 
 def _files(page: Page, pair: gr.Dropdown) -> None:
     gr.Markdown(
-        "Text (`.txt`), a table whose first column is translated (`.tsv`), or subtitles (`.srt`, `.vtt`), in UTF-8, "
-        f"up to {LARGEST.upper()}. Order, empty lines and times stay as they are."
+        "Text (`.txt`), a table whose first column is translated (`.tsv`, `.csv`), or subtitles (`.srt`, `.vtt`), in "
+        f"UTF-8, up to {LARGEST.upper()}. Order, empty lines and times stay as they are."
     )
     with gr.Row():
         given = gr.File(label="File to translate", file_types=list(SUFFIXES), elem_id="upload")
@@ -186,8 +191,15 @@ def _evaluate(page: Page, pair: gr.Dropdown) -> None:
         source = gr.File(label="Source lines", elem_id="evaluate-source")
         reference = gr.File(label="Reference lines", elem_id="evaluate-reference")
     go = gr.Button("Evaluate", variant="primary")
-    scores = gr.Markdown(elem_id="scores")
-    picture = gr.Image(label="BLEU by sentence length", interactive=False, buttons=["download"], elem_id="by-length")
+    scores = gr.HTML(elem_id="scores")
+    picture = gr.Image(
+        show_label=False,
+        interactive=False,
+        visible=False,
+        buttons=["download"],
+        elem_id="by-length",
+        elem_classes="chart",
+    )
     worst = gr.HTML()
     go.click(
         page.evaluate,
@@ -195,17 +207,18 @@ def _evaluate(page: Page, pair: gr.Dropdown) -> None:
         [scores, picture, worst],
         concurrency_limit=2,
         api_visibility="private",
+        show_progress_on=scores,
     )
 
 
 def _about(page: Page, pair: gr.Dropdown, blocks: gr.Blocks) -> None:
     text = gr.Markdown()
-    curves = gr.Image(label="Training", show_label=False, interactive=False, visible=False, buttons=["download"])
+    curves = gr.Image(show_label=False, interactive=False, visible=False, buttons=["download"], elem_classes="chart")
     with gr.Accordion("The recipe", open=False):
         recipe = gr.Code(language="yaml", interactive=False, show_label=False)
-    gr.Markdown("### Use it from a program\n" + USE)
+    use = gr.Markdown()
     for event in (blocks.load, pair.change):
-        event(page.about, pair, [text, curves, recipe], api_visibility="private", show_progress="hidden")
+        event(page.about, pair, [text, curves, recipe, use], api_visibility="private", show_progress="hidden")
 
 
 class OnlyHere:

@@ -28,7 +28,7 @@ from nmt.errors import CheckpointError, DataError, NmtError
 from nmt.evaluate import TestSet, evaluate
 from nmt.explain import explain
 from nmt.formats import decode_lines
-from nmt.recipe import Search, dump
+from nmt.recipe import Search
 from nmt.service import Service
 from nmt.translate import Alternative, Translation, split
 
@@ -186,6 +186,7 @@ class Page:
         with told():
             work = Work(model, document.from_text(limited(text), model.languages[0]))
             if not work.document.sentences:
+                gr.Info("There is no text to translate: type or paste one first")
                 yield "", view.sentences([], model.languages, 0), None, NOTHING
                 return
             search = settings(model, beam, length, sampling, temperature)
@@ -199,25 +200,28 @@ class Page:
     # See why, work with it
 
     def chosen(self, work: Work | None) -> tuple[Any, ...]:
-        """The chosen sentence: its source, its translation, the n best, the picture of its attention."""
+        """The chosen sentence: its source, its translation, the n best, the picture of its attention and its frame."""
         if work is None or work.chosen >= len(work.done):
-            return "", "", NOTHING, gr.update(value=None, visible=False)
+            return "", "", NOTHING, None, gr.update(visible=False)
+        picture = self.picture(work.translation)
         found = [work.translation, *work.translation.alternatives]
         best = [(f"{one.text}   ({one.score:.2f})", place) for place, one in enumerate(found)]
         return (
             work.source,
             work.translation.text,
             gr.update(choices=best, value=0, visible=len(best) > 1),
-            self.picture(work.translation),
+            picture,
+            gr.update(visible=picture is not None),
         )
 
-    def picture(self, translation: Translation) -> Any:
+    def picture(self, translation: Translation) -> str | None:
+        """The file of a picture of where the model looked, if it looks."""
         if translation.attention is None:
-            return gr.update(value=None, visible=False)
+            return None
         path = self.new("attention.png")
         source, target = [*translation.source_tokens, "end"], [*translation.tokens, "end"]
         plots.attention(source, target, translation.attention.numpy(), path)
-        return gr.update(value=str(path), visible=True)
+        return str(path)
 
     def pressed(self, work: Work | None, event: gr.EventData) -> tuple[Work | None, Any, Any]:
         """A sentence was chosen, or a word of it: what else could stand there."""
@@ -255,7 +259,7 @@ class Page:
     def complete(self, work: Work | None, beginning: str) -> tuple[Any, ...]:
         """The model goes on where the corrected beginning ends."""
         if work is None:
-            return work, gr.update(), gr.update()
+            raise gr.Error("translate something first", print_exception=False)
         with told():
             asked = work.model.service.translate([work.source], 1, [limited(beginning)], True)
             work = work.corrected(*answers(asked))
@@ -266,12 +270,15 @@ class Page:
         if work is None:
             raise gr.Error("translate something first", print_exception=False)
         try:
-            file = corrections.append(self.folder, work.model.languages, work.source, limited(text), work.model.name)
+            file, new = corrections.append(
+                self.folder, work.model.languages, work.source, limited(text), work.model.name
+            )
         except DataError as error:
             logging.getLogger("nmt").warning("%s", error)
             said = "this could not be kept" if text.strip() else "there is no translation to keep"
             raise gr.Error(said, print_exception=False) from None
-        gr.Info(f"Kept in {file.name} to train on: {view.short(work.source)} – {view.short(text)}")
+        kept = f"Kept in {file.name} to train on" if new else f"{file.name} has it already"
+        gr.Info(f"{kept}: {view.short(work.source)} – {view.short(text)}")
 
     # Files
 
@@ -296,9 +303,9 @@ class Page:
         reference: str | None,
         label: str,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> Iterator[tuple[str, str | None, str]]:
+    ) -> Iterator[tuple[str, Any, str]]:
         """BLEU, chrF and TER on two files of lines; BLEU by length; the worst sentences. Meanwhile nothing."""
-        yield "", None, ""
+        yield "", gr.update(value=None, visible=False), ""
         if source is None or reference is None:
             raise gr.Error("choose two files: sources, and their translations", print_exception=False)
         model = self.models[label]
@@ -314,12 +321,12 @@ class Page:
             report = evaluate(test, {model.name: lines}).reports[model.name]
             picture = self.new("bleu-by-length.png")
             plots.by_length({model.name: report.by_length}, picture)
-        yield view.scores(report), str(picture), view.worst(report.worst[:10])
+        yield view.scores(report), gr.update(value=str(picture), visible=True), view.worst(report.worst[:10])
 
     # About
 
-    def about(self, label: str) -> tuple[str, Any, str]:
-        """The models behind a label: sizes, scores, curves, recipe."""
+    def about(self, label: str, request: gr.Request | None = None) -> tuple[str, Any, str, str]:
+        """The models behind a label: sizes, scores, curves, recipe; how a program asks the one at this address."""
         texts, recipes, picture = [], [], gr.update(value=None, visible=False)
         for folder in self.models[label].folders:
             evaluation = None
@@ -330,17 +337,15 @@ class Page:
                 continue
             with contextlib.suppress(CheckpointError):
                 evaluation = read_json(folder / "evaluation.json")
-            data = saved.recipe.data
-            recipe = saved.recipe.model_copy(
-                update={"data": data.model_copy(update={"path": Path(data.path).name if data.path else None})}
-            )
             texts.append(view.about(folder.resolve().name, saved.info, evaluation))
-            recipes.append(dump(recipe))
+            recipes.append(view.recipe(saved.recipe))
             if rows := read_metrics(folder):
                 path = self.new("curves.png")
                 plots.curves(rows, path)
                 picture = gr.update(value=str(path), visible=True)
-        return "\n\n".join(texts), picture, "\n---\n".join(recipes)
+        address = str(request.request.base_url).rstrip("/") if request else "http://127.0.0.1:7860"
+        use = view.use(address, self.models[label].languages)
+        return "\n\n".join(texts), picture, "\n---\n".join(recipes), use
 
     def new(self, name: str) -> Path:
         """A path of this name where nothing is yet."""

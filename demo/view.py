@@ -9,10 +9,12 @@ from itertools import takewhile
 from pathlib import PurePath
 from typing import Any
 
+import yaml
 from babel import Locale, UnknownLocaleError
 
 from nmt.explain import Explanation, Word
 from nmt.metrics import Report, Sentence
+from nmt.recipe import Recipe
 
 SURE, DOUBTFUL = 0.8, 0.5  # probabilities of a word above which it is not marked, and below which it is marked twice
 
@@ -96,13 +98,14 @@ def from_where_they_differ(texts: Sequence[str]) -> list[str]:
 
 
 def scores(report: Report) -> str:
-    """The scores of an evaluation as a table in Markdown."""
+    """The scores of an evaluation, each with its interval and its signature."""
     rows = [
-        f"| {one.name} | **{one.value:.2f}** | {f'{one.low:.2f} to {one.high:.2f}' if one.low is not None else ''} "
-        f"| `{one.signature.replace('|', chr(92) + '|')}` |"  # a bar would end the column
+        f"<dt>{escape(one.name)}</dt><dd><strong>{one.value:.2f}</strong>"
+        + (f" {one.low:.2f} to {one.high:.2f} in 95 % of draws" if one.low is not None else "")
+        + f"<code>{escape(one.signature)}</code></dd>"
         for one in report.scores
     ]
-    return "\n".join(["| | score | 95 % interval | signature |", "|---|--:|---|---|", *rows])
+    return f'<dl class="scores">{"".join(rows)}</dl>'
 
 
 def worst(found: Sequence[Sentence]) -> str:
@@ -115,6 +118,37 @@ def worst(found: Sequence[Sentence]) -> str:
         for one in found
     ]
     return f'<h3>The worst sentences, by chrF</h3><ol class="worst">{"".join(rows)}</ol>'
+
+
+def recipe(one: Recipe) -> str:
+    """A recipe as YAML, without where files lie on the machine."""
+    content = one.model_dump(mode="json")
+    places = {"data": ("path", "train", "valid", "test", "extra"), "training": ("init_from",)}
+    places["search"] = ("reverse", "language_model")
+    for section, keys in places.items():
+        for key in keys:
+            given = content[section][key]
+            content[section][key] = [_name(part) for part in given] if isinstance(given, list) else _name(given)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _name(path: str | None) -> str | None:
+    return path and PurePath(path).name
+
+
+def use(address: str, languages: tuple[str, str]) -> str:
+    """How a program asks for translations, in Markdown."""
+    named = "-".join(languages)
+    return f"""### Use it from a program
+
+```python
+from gradio_client import Client
+
+client = Client("{address}")
+client.predict("…", "{named}", api_name="/translate")
+client.predict("…", "its translation", "{named}", api_name="/score")   # log probability
+```
+"""
 
 
 def about(name: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:

@@ -109,6 +109,23 @@ def train(
 
 
 @app.command()
+def tune(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a translator.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Sentence pairs: TSV, CSV, JSON, TMX, ...")],
+    changes: Set = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="The new run folder; RUN-tuned if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the new folder stands.")] = False,
+) -> None:
+    """Train a translator on with more pairs: corrections from the page, or another kind of text.
+
+    Example: nmt tune runs/starter-en-de corrections/en-de.tsv
+    """
+    from nmt import run
+
+    run.tune(model, files, changes, out, resume)
+
+
+@app.command()
 def evaluate(
     systems: Annotated[list[str], typer.Argument(metavar="[RUN]...", help="Model folders or ensembles.")] = [],  # noqa: B006
     source: Annotated[Path | None, typer.Option(help="A test set of your own: the source lines.")] = None,
@@ -152,8 +169,9 @@ def translate(
 
     Example: echo "A dog runs." | nmt translate runs/multi30k-en-de
     """
+    from nmt.explain import warned
     from nmt.formats import count_lines, read_lines
-    from nmt.progress import Bar
+    from nmt.progress import Bar, say
     from nmt.run import translator as load
     from nmt.translate import nbest_texts, to_json
 
@@ -163,7 +181,8 @@ def translate(
     with _writing(output) as out, contextlib.ExitStack() as stack:
         bar = stack.enter_context(Bar("translating", total)) if total else None
         lines = read_lines(input) if input else _stdin_lines()
-        for number, translation in enumerate(translator.stream(lines, nbest), start=1):
+        found = warned(translator.stream(lines, nbest), translator.members[0].source.knows, say)
+        for number, translation in enumerate(found, start=1):
             if format is Format.jsonl:
                 out.write(json.dumps(to_json(translation), ensure_ascii=False) + "\n")
             else:
@@ -274,20 +293,21 @@ def classify(
 def distill(
     system: System,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
+    back: Annotated[str | None, typer.Option(help="A translator of the opposite direction, for more sources.")] = None,
     beam: Beam = None,
     changes: Set = [],  # noqa: B006
 ) -> None:
-    """Write a corpus to teach a smaller, faster model with: a translator's own, and its translations of it.
+    """Write a corpus to teach a model with: a translator's own, and what translators make of it.
 
-    Example: nmt distill runs/a+runs/b --out taught
+    Example: nmt distill runs/a+runs/b --back runs/c --out taught
     """
     from nmt.distill import RECIPE
     from nmt.distill import distill as write
     from nmt.progress import say
     from nmt.run import translator as load
 
-    added = write(load(system, _search(beam, changes)), out)
-    say(f"written to {out}, with {added:,} translations of its own")
+    added = write(load(system, _search(beam, changes)), out, load(back) if back else None)
+    say(f"written to {out}, with {added:,} pairs more")
     say(f"next: nmt train {out / RECIPE} --set model.decoder.hidden=256 --out runs/student")
 
 

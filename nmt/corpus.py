@@ -17,8 +17,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from nmt.errors import DataError
 from nmt.formats import (
@@ -51,6 +54,7 @@ __all__ = [
     "from_pairs",
     "load",
     "locate",
+    "mixed",
     "overlap",
     "quiet",
     "read_lines",
@@ -182,6 +186,23 @@ def from_pairs(source: Sequence[str], target: Sequence[str], name: str) -> Corpu
 
     digest = hashlib.sha256("\n".join(sides["source"] + sides["target"]).encode()).hexdigest()[:32]
     return Corpus(name, Dataset.from_dict(sides, features=_features()), digest)
+
+
+def mixed(train: Corpus, extra: Sequence[Corpus], share: float | None = None) -> Corpus:
+    """The pairs of `train`, or so many of them, drawn, for each extra one; behind them the extra ones."""
+    wanted = len(train) if share is None else min(len(train), round(share * sum(map(len, extra))))
+    parts = [train, *extra]
+    stamp = hashlib.sha256(repr((VERSION, [part.fingerprint for part in parts], wanted)).encode()).hexdigest()[:32]
+    return stored(partial(_mixed, parts, wanted), " and ".join(part.name for part in parts), stamp)
+
+
+def _mixed(parts: Sequence[Corpus], wanted: int) -> Iterator[Pair]:
+    train, *extra = parts
+    chosen = np.zeros(len(train), bool)
+    chosen[np.random.default_rng(1).permutation(len(train))[:wanted]] = True
+    yield from compress(zip(train.source, train.target, strict=True), chosen)
+    for part in extra:
+        yield from zip(part.source, part.target, strict=True)
 
 
 def stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) -> Corpus:

@@ -1,6 +1,6 @@
 """Corrected translations, kept one file per pair, to train on.
 
-    corrections/en-de.tsv    the columns en, de, time, model; `nmt train` reads it as `data.path`
+    corrections/en-de.tsv    the columns en, de, time, model; `nmt tune` learns from it
 
 A row is added in one write under a lock, so that nothing is lost or torn when several visitors correct at once.
 """
@@ -18,19 +18,26 @@ if sys.platform != "win32":
     import fcntl
 
 
-def append(folder: Path, languages: tuple[str, str], source: str, target: str, model: str) -> Path:
-    """Add a pair to the file of its languages; the file. Raises DataError where it cannot be written, or is empty."""
+def append(folder: Path, languages: tuple[str, str], source: str, target: str, model: str) -> tuple[Path, bool]:
+    """Add a pair to the file of its languages; the file, and whether the pair is new there.
+
+    Raises DataError where it cannot be written, or is empty.
+    """
     fields = [" ".join(field.split()) for field in (source, target)]
     if not all(fields):
         raise DataError("a correction needs a source sentence and a translation: one of them is empty")
     path = folder / f"{languages[0]}-{languages[1]}.tsv"
-    row = "\t".join([*fields, datetime.now(UTC).isoformat(timespec="seconds"), model]) + "\n"
+    pair = "\t".join(fields)
+    row = f"{pair}\t{datetime.now(UTC).isoformat(timespec='seconds')}\t{model}\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             if sys.platform != "win32":
                 fcntl.flock(handle, fcntl.LOCK_EX)
+            with open(path, encoding="utf-8") as kept:
+                if any(line.startswith(f"{pair}\t") for line in kept):
+                    return path, False
             head = "" if os.fstat(handle).st_size else "\t".join([*languages, "time", "model"]) + "\n"
             os.write(handle, (head + row).encode())
             os.fsync(handle)
@@ -38,4 +45,4 @@ def append(folder: Path, languages: tuple[str, str], source: str, target: str, m
             os.close(handle)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}: nothing was kept, try again") from None
-    return path
+    return path, True

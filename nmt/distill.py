@@ -1,14 +1,19 @@
-"""A corpus to teach a student with: a translator's training pairs, and beside each the translator's own translation.
+"""A corpus to teach a student with: a translator's training pairs, and beside each what models make of it.
 
-A student of a large model's beam, or of an ensemble's, says greedily nearly what that says with its beam: a model's
-translations are more regular than people's (Kim and Rush 2016, section 3.2). People's stay beside them (Freitag et al.
-2017, section 3).
+    x, y      as people wrote them                                      (Freitag et al. 2017, section 3)
+    x, f(x)   the teacher's translation                                 (Kim and Rush 2016, section 3.2)
+    b(y), y   a source that a model of the opposite direction wrote     (Sennrich et al. 2016; Nguyen et al. 2020)
+
+A student of a large model's beam, or of an ensemble's, says greedily nearly what that says with its beam, since a
+model's translations are more regular than people's; and the more ways there are to say a thing, the less it learns by
+heart.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from pathlib import Path
 
 from nmt import checkpoint
@@ -22,22 +27,28 @@ from nmt.translate import Translator
 
 RECIPE = "student.yaml"
 # what the teacher's recipe says of its files, which are now plain ones in one folder
-PLAIN = ("hub=null", "hub_config=null", "generator=null", "columns=null", "hold_out=0")
+PLAIN = ("hub=null", "hub_config=null", "generator=null", "columns=null", "hold_out=0", "extra=[]", "mix=null")
 SPLITS = ("train", "valid", "test")
 
 
-def distill(teacher: Translator, out: Path) -> int:
+def distill(teacher: Translator, out: Path, back: Translator | None = None) -> int:
     """Write the teacher's corpus with its own translations into the new folder `out`, and a recipe to train on it.
 
-    How many of its translations differ from the given ones and were added. Raises CallError where `out` is there,
-    DataError where the teacher's corpus is not.
+    `back` translates the targets into further sources. How many pairs were added, which are those that differ from the
+    given ones. Raises CallError where `out` is there or `back` is of other languages, DataError where the teacher's
+    corpus is not there.
     """
     if out.exists():
         raise CallError(f"{out} exists: choose another folder with --out, or remove it")
     data = teacher.recipe.data
     languages = (data.source, data.target)
+    if back and (back.recipe.data.target, back.recipe.data.source) != languages:
+        other = back.recipe.data
+        raise CallError(
+            f"--back translates {other.source} to {other.target}, which is not the opposite of {' to '.join(languages)}"
+        )
     train = load_split(data, "train")
-    lines = _write(out, "train", languages, _taught(teacher, train))
+    lines = _write(out, "train", languages, _taught(teacher, train, back))
     for split in ("valid", "test"):
         with contextlib.suppress(MissingSplitError):
             pairs = load_split(data, split)
@@ -48,14 +59,18 @@ def distill(teacher: Translator, out: Path) -> int:
     return lines - len(train)
 
 
-def _taught(teacher: Translator, train: Corpus) -> Iterator[Pair]:
-    """The pairs, each followed by the teacher's translation where that is another."""
+def _taught(teacher: Translator, train: Corpus, back: Translator | None) -> Iterator[Pair]:
+    """The pairs, each followed by what models make of it where that is another."""
     with Bar("translating", len(train)) as bar:
-        translations = teacher.stream(train.source)
-        for number, (source, target, own) in enumerate(zip(train.source, train.target, translations, strict=True), 1):
+        forth = (one.text for one in teacher.stream(train.source))
+        sources = (one.text for one in back.stream(train.target)) if back else repeat("", len(train))
+        for number, made in enumerate(zip(train.source, train.target, forth, sources, strict=True), 1):
+            source, target, own, other = made
             yield source, target
-            if own.text not in ("", target):
-                yield source, own.text
+            if own not in ("", target):
+                yield source, own
+            if other not in ("", source):
+                yield other, target
             bar.update(number)
 
 

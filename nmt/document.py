@@ -1,7 +1,7 @@
 """Documents: texts, tables and subtitles, taken apart into sentences to translate and put together again.
 
     text        paragraphs into sentences (sentencex); line breaks, indents and empty lines stay
-    .tsv        the first column is translated, and put behind the others as a new one
+    .tsv, .csv  the first column is translated, and put behind the others as a new one
     .srt, .vtt  the words of each subtitle (pysubs2); numbers and times stay
 
 A `Document` has the sentences in order; `joined` gives the whole document with a translation in place of each.
@@ -9,6 +9,7 @@ A `Document` has the sentences in order; `joined` gives the whole document with 
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from nmt.errors import DataError
 from nmt.formats import decode_lines
 
 SUBTITLES = (".srt", ".vtt")
-SUFFIXES = (".txt", ".tsv", *SUBTITLES)
+SUFFIXES = (".txt", ".tsv", ".csv", *SUBTITLES)
 
 _AROUND = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 
@@ -78,6 +79,26 @@ def from_table(text: str, language: str) -> Document:
     return Document([sentence for first in firsts for sentence in first.sentences], join)
 
 
+def from_csv(text: str, language: str, name: str) -> Document:
+    """Cells between commas, or semicolons, quoted where need be: the first of a row is the text. Raises DataError."""
+    head = text.partition("\n")[0]
+    mark = ";" if head.count(";") > head.count(",") else ","
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{name}: this is no CSV: {error}") from None
+    firsts = [from_text(row[0] if row else "", language) for row in rows]
+
+    def join(translations: Iterator[str]) -> str:
+        out = io.StringIO(newline="")
+        write = csv.writer(out, delimiter=mark, lineterminator="\n").writerow
+        for row, first in zip(rows, firsts, strict=True):
+            write([*row, first._join(translations)] if row else row)
+        return out.getvalue()
+
+    return Document([sentence for first in firsts for sentence in first.sentences], join)
+
+
 def from_subtitles(text: str, kind: str, name: str) -> Document:
     """Subtitles of `kind`, `.srt` or `.vtt`, each one sentence, its lines joined. Raises DataError."""
     import pysubs2
@@ -106,4 +127,6 @@ def read(name: str, content: bytes, language: str) -> Document:
     text = "\n".join(decode_lines(io.BytesIO(content), name)) + "\n" * content.endswith(b"\n")
     if suffix in SUBTITLES:
         return from_subtitles(text, suffix, name)
+    if suffix == ".csv":
+        return from_csv(text, language, name)
     return (from_table if suffix == ".tsv" else from_text)(text, language)

@@ -117,15 +117,13 @@ def _report(test: TestSet, lines: Sequence[str], rows: Sequence[int], bootstrap:
     )
 
 
-def save(evaluation: Evaluation, folder: Path, systems: Mapping[str, Sequence[str]]) -> None:
-    """Write evaluation.json, evaluation.png (BLEU by source length) and the translations of the first system."""
-    write_json(folder / "evaluation.json", evaluation.to_json())
+def save(evaluation: Evaluation, folder: Path, systems: Mapping[str, Sequence[str]], stem: str = "evaluation") -> None:
+    """Write <stem>.json, <stem>.png (BLEU by source length) and <stem>.txt, the translations of the first system."""
+    write_json(folder / f"{stem}.json", evaluation.to_json())
     first = next(iter(systems.values()))
-    write_text(folder / "evaluation.txt", "".join(line + "\n" for line in first))
+    write_text(folder / f"{stem}.txt", "".join(line + "\n" for line in first))
     if evaluation.test.sources is not None:
-        plots.by_length(
-            {name: report.by_length for name, report in evaluation.reports.items()}, folder / "evaluation.png"
-        )
+        plots.by_length({name: report.by_length for name, report in evaluation.reports.items()}, folder / f"{stem}.png")
 
 
 def run(
@@ -138,7 +136,7 @@ def run(
 ) -> Evaluation:
     """What `nmt evaluate` does: translate with the systems, add the hypothesis files, score all, save beside the first.
 
-    Without files the test set is that of the first system's recipe.
+    Without files the test set is that of the first system's recipe, and the evaluation the one that `nmt info` shows.
     """
     names = [*systems, *map(str, hypotheses)]
     if not names:
@@ -153,7 +151,8 @@ def run(
     evaluation = evaluate(test, translated, method)
     if systems:
         try:
-            save(evaluation, split(systems[0])[0], translated)
+            stem = f"evaluation-{reference.stem}" if reference else "evaluation"
+            save(evaluation, split(systems[0])[0], translated, stem)
         except (CheckpointError, OSError) as error:  # a folder that others share, a full disk: the figures are there
             say(f"warning: the evaluation is not kept: {error}")
     return evaluation

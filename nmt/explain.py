@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -61,6 +61,22 @@ def explain(translation: Translation, knows: Callable[[str], bool] = bool) -> Ex
     columns = torch.stack([translation.attention[:, word.first : word.last].sum(1) for word in source], dim=1)
     rows = torch.stack([columns[word.first : word.last].mean(0) for word in target])
     return Explanation(source, target, rows)
+
+
+def warned(
+    translations: Iterable[Translation], knows: Callable[[str], bool], warn: Callable[[str], None]
+) -> Iterator[Translation]:
+    """The translations as they come, and in the end a warning of the lines with letters that the model never saw."""
+    count = 0
+    where = ""
+    for number, translation in enumerate(translations, start=1):
+        if not all(map(knows, translation.source_tokens)):
+            strange = next(piece for piece in translation.source_tokens if not knows(piece))
+            where = where or f"in line {number}, at '{strange[:20]}'"
+            count += 1
+        yield translation
+    if count:
+        warn(f"warning: letters that this model never saw, and so does not read: lines {count:,}, first {where}")
 
 
 def words(

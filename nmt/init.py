@@ -68,8 +68,14 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     folder = files[0].parent
     names = [file.name if file.parent == folder else str(file.resolve()) for file in files]
     pairs = corpus.load(names[0] if len(names) == 1 else names, *languages, path=str(folder))
-    if len(pairs) < FEWEST:
-        raise DataError(f"{pairs.name}: {len(pairs)} pairs are too few to learn from: find {FEWEST} or more")
+    filled = sum(
+        bool(source.strip() and target.strip()) for source, target in zip(pairs.source, pairs.target, strict=True)
+    )
+    if filled < FEWEST:
+        raise DataError(
+            f"{pairs.name}: {filled} pairs are too few to learn from: find {FEWEST} or more"
+            + (f" (in {len(pairs) - filled:,} lines a side is empty)" if filled < len(pairs) else "")
+        )
     text = _text(pairs, languages, folder, names, _stands_alone(languages, folder))
     recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
     with replacing(out) as place:

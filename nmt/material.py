@@ -35,6 +35,15 @@ def _starter(whole: bool) -> dict[str, list[starter.Pair]]:
 
 def load_split(data: Data, split: str) -> Corpus:
     """The pairs of `train`, `valid` or `test`. Raises DataError, RecipeError."""
+    found = _split(data, split)
+    if split != "train" or not data.extra:
+        return found
+    extra = [corpus.load("train", data.source, data.target, path) for path in data.extra]
+    return corpus.mixed(found, extra, data.mix)
+
+
+def _split(data: Data, split: str) -> Corpus:
+    """The same without the extra pairs."""
     if data.generator is None:
         place = data.train if data.hold_out else {"train": data.train, "valid": data.valid, "test": data.test}[split]
         found = corpus.load(place, data.source, data.target, data.path, data.hub, data.hub_config, data.columns)

@@ -147,13 +147,15 @@ def evaluate(
         scores.append(_score(metric, _corpus_score(metric, hypotheses, references, bootstrap)))
     scores.append(_lowercased(hypotheses, references, language, bootstrap))
     sentences = _sentences(hypotheses, references, sources)
+    # among equals a long sentence says more than a short one; of a few sentences none is both best and worst
+    worst = sorted(sentences, key=lambda s: (s.chrf, -len(s.reference)))[: min(SHOWN, -(-len(sentences) // 2))]
+    best = sorted((s for s in sentences if s not in worst), key=lambda s: (-s.chrf, -len(s.reference)))[:SHOWN]
     return Report(
         scores=scores,
         length_ratio=float(result.ratio),
         by_length=[] if sources is None else by_length(hypotheses, references, sources, language),
-        # among equals a long sentence says more than a short one
-        best=sorted(sentences, key=lambda s: (-s.chrf, -len(s.reference)))[:SHOWN],
-        worst=sorted(sentences, key=lambda s: (s.chrf, -len(s.reference)))[:SHOWN],
+        best=best,
+        worst=worst,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic import Field as Field  # for the recipes of the shapes
 from pydantic import model_validator as model_validator
 
@@ -44,11 +44,18 @@ class Data(Section):
     train: str | tuple[str, str] = Field("train", description="file stem or hub split, one file, or one file per side")
     valid: str | tuple[str, str] = "valid"
     test: str | tuple[str, str] = "test"
+    extra: tuple[str, ...] = Field((), description="more training pairs: files, or folders with train.*; a list or one")
+    mix: float | None = Field(None, ge=0, description="pairs of train, drawn, for each extra one; null: all of train")
     hold_out: int = Field(0, ge=0, description="pairs taken out of train for valid, and as many for test, 0: none")
     max_length: int = Field(128, ge=1, description="pieces; longer training pairs are left out")
     max_ratio: float = Field(4.0, gt=1, description="pieces of the longer side over the shorter (short pairs exempt)")
     drop_duplicates: bool = True
     drop_identical: bool = Field(True, description="leave out training pairs whose two sides are equal")
+
+    @field_validator("extra", mode="before")
+    @classmethod
+    def _or_one(cls, given: object) -> object:
+        return (given,) if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -58,6 +65,14 @@ class Data(Section):
             raise ValueError("data needs a path, a hub data set or a generator: for instance `path: my-corpus`")
         if self.hold_out and (self.generator or (self.valid, self.test) != ("valid", "test")):
             raise ValueError("data.hold_out makes valid and test: leave out data.valid, data.test and data.generator")
+        if self.mix is not None and not self.extra:
+            raise ValueError(
+                "data.mix is for data.extra, the files to mix pairs of train with: name some, or leave it out"
+            )
+        if self.generator and (self.train, self.valid, self.test) != ("train", "valid", "test"):
+            raise ValueError(
+                "data.generator writes train, valid and test: leave these out; pairs of your own go into data.extra"
+            )
         if self.source == self.target:
             raise ValueError(f"data.source and data.target are both '{self.source}': name two languages")
         return self
@@ -171,6 +186,7 @@ class Training(Section):
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, 0: off")
     validate_every: int | None = Field(None, ge=1, description="updates; null: each epoch")
     metric: str = Field("perplexity", description="picks the best model and stops early; of perplexity less is better")
+    keep: Literal["best", "last"] = Field("best", description="which weights: of the best validation or of the last")
     patience: int | None = Field(None, ge=1, description="validations without a better score before stopping")
     checkpoint_minutes: float = Field(5.0, ge=0)
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"

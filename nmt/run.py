@@ -6,6 +6,7 @@ The run folder is the model folder (see `nmt.checkpoint`), with `curves.png` bes
 from __future__ import annotations
 
 import contextlib
+import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,15 @@ from nmt.translate import Translator
 
 # what may change between stopping and going on: a longer training, and what does not touch the weights
 FREE = ("training.epochs", "training.checkpoint_minutes", "training.samples", "training.tensorboard")
+
+# how a trained model learns a few more pairs: gently, and what it knows last is kept, since valid is of the old ones
+TUNING = (
+    "data.mix=10",
+    "training.epochs=5",
+    "training.learning_rate=0.0003",
+    "training.warmup=0",
+    "training.keep=last",
+)
 
 
 class Shape(Protocol):
@@ -149,6 +159,25 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
     return folder
 
 
+def tune(
+    run: Path, files: Sequence[Path], changes: Iterable[str] = (), folder: Path | None = None, resume: bool = False
+) -> Path:
+    """Train a translator on, with more pairs, into a new folder, `<run>-tuned` unless given; the folder.
+
+    For each pair of the files some of the run's own are drawn, so that it does not forget what it knew (Chu et al.
+    2017, section 3). Raises CheckpointError for a folder that is no translator's, and what `train` raises.
+    """
+    recipe = checkpoint.read(run).recipe
+    if not files:
+        raise CallError("nothing to learn from: name a file of sentence pairs")
+    where = {"training.init_from": str(run), "data.extra": [str(file) for file in files]}
+    return train(
+        recipes.changed(recipe, [*TUNING, *(f"{key}={json.dumps(value)}" for key, value in where.items()), *changes]),
+        folder or run.with_name(f"{run.name}-tuned"),
+        resume,
+    )
+
+
 def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group: Group) -> None:
     settings = recipe.training
     hardware = choose(settings.device, settings.precision, settings.threads)
@@ -242,8 +271,8 @@ def _start(folder: Path, recipe: AnyRecipe, job: Job[Any], hardware: Hardware, f
     updates = recipe.training.epochs * -(-job.stream.batches(0) // recipe.training.accumulate)
     if recipe.training.warmup > updates / 3:
         say(
-            f"warning: training.warmup={recipe.training.warmup} of {updates:,} updates: little is left at full "
-            f"learning rate: lower it, make batches smaller, or train longer"
+            f"warning: the learning rate rises for training.warmup={recipe.training.warmup} of {updates:,} updates, "
+            f"too long for so short a training: lower it, make batches smaller, or train longer"
         )
     checkpoint.clean(folder)
     if not fresh:

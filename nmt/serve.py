@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +35,20 @@ def serve(
     credentials = read_logins(logins)
     if share and not credentials:
         raise CallError(f"--share opens the page to the world: set logins with --auth FILE or ${LOGINS} as well")
+    _listen(host, port)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # else kernels for each shape of a batch pile up
     page().serve(folders, changes, corrections, host, port, credentials, share)
+
+
+def _listen(host: str, port: int | None) -> None:
+    """Raises CallError for an address that nobody can listen at, before the models are loaded."""
+    try:
+        family = socket.getaddrinfo(host, port)[0][0]
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        where = f"--host {host}" + (f" --port {port}" if port else "")
+        reason = "something listens there already" if error.errno == errno.EADDRINUSE else error.strerror
+        raise CallError(f"{where}: {reason}: choose another" + (", or leave --port out" if port else "")) from None
 
 
 def page() -> ModuleType:

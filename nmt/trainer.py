@@ -244,6 +244,7 @@ class Trainer(Generic[B]):
             figures = dict(self.validate(False))
             score = float(figures[self.settings.metric])
             better = at.best is None or (score < at.best if self.settings.metric == "perplexity" else score > at.best)
+            better = better or self.settings.keep == "last"
             if better:
                 at.best, at.best_updates, at.since_best = score, at.updates, 0
                 checkpoint.write_weights(self.folder, self.average or self.weights)

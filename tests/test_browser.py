@@ -223,7 +223,7 @@ def test_two_files_are_evaluated(page: Any, toy: Toy) -> None:
     page.wait_for_function("document.querySelector('#evaluate-reference').innerText.includes('test')")
     page.get_by_role("button", name="Evaluate").click()
     page.wait_for_function("document.body.innerText.includes('nrefs:1')")
-    assert page.locator("#scores table").inner_text().count("nrefs:1|") == 4
+    assert page.locator("#scores dl").inner_text().count("nrefs:1|") == 4
     page.wait_for_selector(".worst dl")
     page.wait_for_function("document.querySelector('#by-length img')?.naturalWidth > 100")
 
@@ -239,7 +239,7 @@ def test_an_empty_text_is_no_error(page: Any) -> None:
     page.fill("#source textarea", " \n ")
     page.click("#go")
     page.wait_for_function("document.querySelectorAll('#words .sentence').length == 0")
-    assert page.locator(".toast-body").count() == 0
+    assert "no text to translate" in toast(page)
 
 
 def test_code_in_a_text_is_shown_as_text(page: Any) -> None:
@@ -264,6 +264,44 @@ def test_a_model_whose_folder_vanished_still_translates(page: Any, served: Serve
         assert translate(page, LINES[0], 1)
     finally:
         moved.rename(served.folder / "toy-en-de")
+
+
+@pytest.mark.parametrize("page", [(360, "light")], indirect=True)
+def test_what_else_may_stand_at_a_word_comes_into_sight(page: Any) -> None:
+    translate(page, "\n".join(LINES), len(LINES))
+    words(page).nth(1).click()
+    page.locator("#others input").first.wait_for()
+    page.wait_for_timeout(500)
+    box = page.locator("#others").bounding_box()
+    assert box["y"] < 900 - 100
+    assert box["y"] + box["height"] > 100
+
+
+@pytest.mark.parametrize("page", [(360, "light"), (360, "dark")], indirect=True)
+def test_scores_can_be_read_in_a_narrow_window(page: Any, toy: Toy) -> None:
+    page.get_by_role("tab", name="Evaluate").click()
+    page.locator("#evaluate-source input[type=file]").set_input_files(toy.corpus / "test.en")
+    page.locator("#evaluate-reference input[type=file]").set_input_files(toy.corpus / "test.de")
+    page.wait_for_function("document.querySelector('#evaluate-reference').innerText.includes('test')")
+    page.get_by_role("button", name="Evaluate").click()
+    page.wait_for_function("document.body.innerText.includes('nrefs:1')")
+    value = page.locator("#scores strong").first.bounding_box()
+    assert value["height"] < 40, "a number stays on its line"
+    assert page.locator("#scores code").first.bounding_box()["width"] > 200
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_about_shows_the_address_of_this_page(page: Any, served: Served) -> None:
+    page.get_by_role("tab", name="About").click()
+    page.wait_for_function("address => document.body.innerText.includes(address)", arg=served.address.rstrip("/"))
+
+
+def test_an_error_is_told_once(page: Any) -> None:
+    page.get_by_role("tab", name="Evaluate").click()
+    page.get_by_role("button", name="Evaluate").click()
+    assert "choose two files" in toast(page)
+    page.wait_for_timeout(300)
+    assert page.get_by_text("Error", exact=True).count() <= 2, "the toast and its place, not every output"
 
 
 @pytest.mark.parametrize("page", [(360, "light"), (360, "dark")], indirect=True)

@@ -39,13 +39,14 @@ VERBS = {
         ["systems"],
         {"--source", "--reference", "--hypothesis", "--beam", "--set", "--significance", "--json"},
     ),
+    "tune": (["model", "files"], {"--out", "--resume", "--set"}),
     "translate": (["system"], {"--input", "--output", "--format", "--nbest", "--beam", "--set"}),
     "score": (["system", "source", "target"], {"--nbest"}),
     "generate": (["model"], {"--prompt", "--length", "--set"}),
     "classify": (["model"], {"--input"}),
     "caption": (["model", "files"], {"--beam", "--set"}),
     "tag": (["model", "files"], set()),
-    "distill": (["system"], {"--out", "--beam", "--set"}),
+    "distill": (["system"], {"--out", "--back", "--beam", "--set"}),
     "export": (["model"], {"--out", "--precision"}),
     "demo": (["systems"], {"--corrections", "--host", "--port", "--auth", "--share", "--beam", "--set"}),
     "data": (["recipe"], {"--set"}),
@@ -531,7 +532,10 @@ def test_strange_lines_are_translated_one_by_one(run: str, toy: Toy) -> None:
     system = getattr(toy, run)
     plain = call("translate", system, stdin="kala juo\nkala puu\nkoira\n").out.splitlines()
     result = call("translate", system, stdin=STRANGE)
-    assert (result.status, result.err) == (0, "")
+    assert result.status == 0
+    assert re.fullmatch(
+        r"warning: letters that this model never saw.*: lines 4, first in line 3, at '.*'\n", result.err
+    )
     lines = result.out.split("\n")
     assert lines.pop() == ""
     assert len(lines) == 11
@@ -540,7 +544,7 @@ def test_strange_lines_are_translated_one_by_one(run: str, toy: Toy) -> None:
     assert lines[10] == plain[2]
     Path("strange.en").write_bytes(STRANGE)
     again = call("translate", system, "--input", "strange.en", "--output", "strange.de")
-    assert (again.status, again.out, again.err) == (0, "", "")
+    assert (again.status, again.out, again.err) == (0, "", result.err)
     assert Path("strange.de").read_bytes().decode() == result.out
 
 
@@ -570,9 +574,10 @@ def test_a_line_that_is_too_long_is_translated_in_parts_and_named(toy: Toy, monk
     assert result.status == 0
     assert len(result.out.splitlines()) == 5
     warned = result.err.splitlines()
-    assert len(warned) == 2
+    assert len(warned) == 3
     assert re.fullmatch(r"line 3 has \d+ pieces, more than search\.max_source=12: translated in \d\d? parts", warned[0])
     assert warned[1].startswith("line 5 has ")
+    assert warned[2].endswith("lines 1, first in line 3, at '.'"), "full stops, which this toy never saw"
 
 
 # ---- translate -------------------------------------------------------------------------------------------------------
@@ -913,5 +918,7 @@ def test_random_bytes_never_crash(toy: Toy) -> None:
         )
         text = text.replace("\r", "").replace("\n", "")
         result = call("translate", toy.attention, "--beam", "2", stdin=text + "\n")
-        assert (result.status, result.err) == (0, "")
+        assert result.status == 0
+        assert result.err.startswith("warning: letters that this model never saw")
+        assert result.err.count("\n") == 1
         assert len(result.out.split("\n")) == 2

@@ -383,6 +383,20 @@ def test_files_named_one_by_one(tmp_path: Path) -> None:
         corpus.load("train", "en", "de", str(write(tmp_path / "notes", "a\tb\n")))
 
 
+@pytest.mark.parametrize(("share", "kept"), [(None, 6), (2.0, 4), (0.0, 0), (100.0, 6)])
+def test_extra_pairs_come_behind_a_share_of_the_others(share: float | None, kept: int) -> None:
+    train = corpus.from_pairs([f"a{n}" for n in range(6)], [f"b{n}" for n in range(6)], "train")
+    extra = [corpus.from_pairs([f"x{n}"], [f"y{n}"], f"extra{n}") for n in range(2)]
+    found = corpus.mixed(train, extra, share)
+    pairs = list(zip(found.source, found.target, strict=True))
+    assert pairs[kept:] == [("x0", "y0"), ("x1", "y1")]
+    assert len(set(pairs[:kept])) == kept
+    assert pairs[:kept] == sorted(pairs[:kept]), "in the order of the corpus"
+    assert all(source[0] == "a" and target == f"b{source[1]}" for source, target in pairs[:kept])
+    assert corpus.mixed(train, extra, share).fingerprint == found.fingerprint
+    assert corpus.mixed(train, extra[:1], share).fingerprint != found.fingerprint
+
+
 @pytest.mark.parametrize("name", ["valid", "validation", "dev"])
 def test_the_validation_set_has_three_names(tmp_path: Path, name: str) -> None:
     write(tmp_path / f"{name}.en", "a\n")

@@ -16,10 +16,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from toy import Served, Toy, call, pairs
 
 from nmt import checkpoint, serve
 from nmt.errors import CallError
+from nmt.recipe import changed
 from nmt.translate import Translator
 
 gr = pytest.importorskip("gradio", reason="the page needs gradio: pip install -e .[demo]")
@@ -96,7 +98,8 @@ def test_sentences_that_come_one_by_one_are_shown_one_by_one_those_that_come_at_
 def test_nothing_to_translate_is_no_error(page: Any) -> None:
     assert list(page.translate(" \n", FIRST, 3, 1.0, 1, False, 1.0))[-1][2] is None
     assert page.chosen(None)[:2] == ("", "")
-    assert page.complete(None, "x")[0] is None
+    with pytest.raises(gr.Error, match="translate something first"):
+        page.complete(None, "x")
 
 
 def test_texts_from_outside_are_escaped(page: Any) -> None:
@@ -167,12 +170,13 @@ def test_words_say_how_sure_the_model_was_and_where_it_looked(page: Any) -> None
 
 
 def test_a_chosen_sentence_shows_its_best_translations_and_a_picture(page: Any) -> None:
-    source, text, best, picture = page.chosen(translated(page, LINES[0], nbest=3))
+    source, text, best, picture, frame = page.chosen(translated(page, LINES[0], nbest=3))
     assert source == LINES[0]
     assert [place for _, place in best["choices"]] == [0, 1, 2]
     assert best["choices"][0][0].startswith(text)
-    assert Path(picture["value"]).read_bytes().startswith(b"\x89PNG")
-    assert page.chosen(translated(page, LINES[0], SECOND))[3]["visible"] is False
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    assert frame["visible"]
+    assert not page.chosen(translated(page, LINES[0], SECOND))[4]["visible"], "without attention there is none"
 
 
 def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
@@ -227,6 +231,9 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     assert file.read_text().splitlines()[1].split("\t")[:2] == [LINES[0], "tämä on oikein"]
     assert told == [f"Kept in en-de.tsv to train on: {LINES[0]} – tämä on oikein"]
     assert str(page.folder) not in told[0]
+    page.accept(work, "tämä on  oikein")
+    assert told[1] == f"en-de.tsv has it already: {LINES[0]} – tämä on oikein"
+    assert len(file.read_text().splitlines()) == 2
     with pytest.raises(gr.Error, match="no translation to keep"):
         page.accept(work, " ")
     with pytest.raises(gr.Error, match="translate something first"):
@@ -258,15 +265,15 @@ def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> No
 
 def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
     source, reference = toy.corpus / "test.en", toy.corpus / "test.de"
-    nothing, (table, picture, worst) = page.evaluate(str(source), str(reference), FIRST, gr.Progress())
-    assert nothing == ("", None, "")
+    nothing, (scores, picture, worst) = page.evaluate(str(source), str(reference), FIRST, gr.Progress())
+    assert (nothing[0], nothing[1]["visible"], nothing[2]) == ("", False, "")
     folder = shutil.copytree(toy.attention, tmp_path / "run")  # to write to
     expected = call("evaluate", folder, "--source", source, "--reference", reference).out
     bleu = re.search(r"^BLEU ([\d.]+)", expected, re.MULTILINE)
     assert bleu is not None
-    assert f"| BLEU | **{bleu[1]}** |" in table
-    assert "nrefs:1\\|" in table
-    assert Path(picture).is_file()
+    assert f"<dt>BLEU</dt><dd><strong>{bleu[1]}</strong>" in scores
+    assert scores.count("nrefs:1|") == 4
+    assert Path(picture["value"]).is_file()
     assert worst.count("<li>") == 10
     (tmp_path / "short.de").write_text("one\n")
     with pytest.raises(gr.Error, match="line n of one must be the translation"):
@@ -277,15 +284,16 @@ def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
 
 def test_about_a_model_whose_folder_vanished(models: list[Any], page: Any, tmp_path: Path) -> None:
     page.models[FIRST] = replace(models[0], folders=[tmp_path / "gone"])
-    text, _, recipe = page.about(FIRST)
+    text, _, recipe, _ = page.about(FIRST)
     assert "gone: its files are gone or changed" in text
     assert str(tmp_path) not in text + recipe
 
 
 def test_about_a_model_without_paths_of_the_machine(page: Any, toy: Toy) -> None:
-    text, picture, recipe = page.about(FIRST)
+    text, picture, recipe, use = page.about(FIRST)
     assert "parameters: encoder" in text
     assert "cell: gru" in recipe
+    assert '"en-de", api_name="/translate"' in use
     assert "nrefs:1" in text
     assert Path(picture["value"]).is_file()
     assert str(toy.corpus.parent) not in text + recipe
@@ -302,6 +310,16 @@ def test_about_an_evaluated_model_names_the_files_not_where_they_lie(toy: Toy, t
 
 
 # -- the server
+
+
+def test_a_recipe_is_shown_without_places_of_the_machine(toy: Toy) -> None:
+    changes = ["data.extra=[/home/me/a.tsv, b.tsv]", "data.train=[/x/train.en, /x/train.de]"]
+    changes += ["training.init_from=/home/me/run", "search.reverse=/home/me/back"]
+    shown = yaml.safe_load(view.recipe(changed(checkpoint.read(toy.attention).recipe, changes)))
+    assert shown["data"]["extra"] == ["a.tsv", "b.tsv"]
+    assert shown["data"]["train"] == ["train.en", "train.de"]
+    assert (shown["training"]["init_from"], shown["search"]["reverse"]) == ("run", "back")
+    assert shown["search"]["language_model"] is None
 
 
 def get(url: str) -> Any:
@@ -378,6 +396,14 @@ def test_what_cannot_be_opened(
     result = call("demo", *arguments)
     assert result.status == status
     assert message in result.err
+
+
+def test_a_port_that_is_taken_is_said(served: Served, toy: Toy) -> None:
+    port = served.address.rstrip("/").rpartition(":")[2]
+    result = call("demo", toy.attention, "--port", port)
+    assert result.status == 2
+    assert f"--host 127.0.0.1 --port {port}: something listens there already" in result.error
+    assert "--host no.such.host.invalid: " in call("demo", toy.attention, "--host", "no.such.host.invalid").error
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def taught(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("distilled") / "taught"
     found = call("distill", f"{toy.attention}+{toy.attention}", "--out", out, "--beam", 2)
     assert found.status == 0, found.err
-    assert "translations of its own" in found.err
+    assert "pairs more" in found.err
     return out
 
 
@@ -38,6 +38,22 @@ def test_each_pair_is_there_and_the_teachers_translation_where_it_is_another(toy
     for split in ("valid", "test"):
         for language in ("en", "de"):
             assert lines(taught / f"{split}.{language}") == lines(toy.corpus / f"{split}.{language}")
+
+
+def test_sources_that_a_model_wrote_stand_beside_them(toy: Toy, back: Path, taught: Path, tmp_path: Path) -> None:
+    out = tmp_path / "more"
+    found = call("distill", toy.attention, "--back", back, "--out", out, "--beam", 2)
+    assert found.status == 0, found.err
+    written = list(zip(lines(out / "train.en"), lines(out / "train.de"), strict=True))
+    targets = lines(toy.corpus / "train.de")
+    sources = [one.text for one in Translator.load(back, threads=1).translate(targets)]
+    for source, other, target in zip(lines(toy.corpus / "train.en"), sources, targets, strict=True):
+        assert (other, target) in written or not other
+        assert (source, target) in written
+    assert len(written) > len(lines(taught / "train.en"))
+    found = call("distill", toy.attention, "--back", toy.fixed, "--out", tmp_path / "wrong")
+    assert found.status == 2
+    assert "--back translates en to de" in found.error
 
 
 def test_a_student_trains_on_it(taught: Path, tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def test_a_table_gets_a_column() -> None:
     assert upper(found) == "One. Two.\tnote\tONE. TWO.\n\nThree\tx\ty\tTHREE\n"
 
 
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_a_table_of_cells_gets_a_column(mark: str) -> None:
+    table = f'"One{mark} ""two"".\nThree."{mark}note\n\nFour{mark}"a\nb"\n'
+    found = read("a.csv", table.encode(), "en")
+    assert found.sentences == [f'One{mark} "two".', "Three.", "Four"]
+    expected = table.replace("note\n", f'note{mark}"ONE{mark} ""TWO"".\nTHREE."\n').replace('b"', f'b"{mark}FOUR')
+    assert upper(found) == expected
+
+
 @pytest.mark.parametrize("kind", [".srt", ".vtt"])
 def test_subtitles_keep_their_times(kind: str) -> None:
     text = SRT if kind == ".srt" else "WEBVTT\n\n" + SRT.replace(",", ".")
@@ -71,10 +80,11 @@ def test_subtitles_keep_their_times(kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.pdf", b"x", "a.pdf: of files, .txt, .tsv, .srt, .vtt can be translated"),
+        ("a.pdf", b"x", "a.pdf: of files, .txt, .tsv, .csv, .srt, .vtt can be translated"),
         ("a.txt", b"ok\n\xff", "a.txt: line 2: byte 1"),
         ("a.txt", b"a\rb", "a CR without LF"),
         ("a.srt", b"nothing of the kind", "a.srt: no subtitles in it"),
+        ("a.csv", b'a,"b', "a.csv: this is no CSV"),
         ("a.vtt", b"", "a.vtt: no subtitles in it"),
     ],
 )
@@ -89,11 +99,13 @@ def test_what_is_no_document_is_refused(name: str, content: bytes, message: str)
 def test_corrections_are_a_table_that_can_be_trained_on(tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     for number in range(3):
-        file = corrections.append(folder, ("en", "de"), f"One\t{number}.", "Eins\n zwei.", "my model")
+        file, new = corrections.append(folder, ("en", "de"), f"One\t{number}.", "Eins\n zwei.", "my model")
+        assert new
+    assert corrections.append(folder, ("en", "de"), "One 1.", "Eins zwei.", "another") == (file, False)
     assert file == folder / "en-de.tsv"
     assert file.read_text().splitlines()[0] == "en\tde\ttime\tmodel"
     assert list(read_pairs([file], ("en", "de"))) == [(f"One {number}.", "Eins zwei.") for number in range(3)]
-    assert corrections.append(folder, ("de", "en"), "Eins", "One", "m").name == "de-en.tsv"
+    assert corrections.append(folder, ("de", "en"), "Eins", "One", "m")[0].name == "de-en.tsv"
     with pytest.raises(DataError, match="one of them is empty"):
         corrections.append(folder, ("en", "de"), "One", " ", "m")
     (folder / "fr-en.tsv").mkdir()

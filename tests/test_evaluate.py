@@ -101,8 +101,9 @@ def test_two_systems_are_compared(system: Path, toy: Toy) -> None:
         assert 0 < one["p_value"] <= 1
     assert compared["BLEU"]["baseline_value"] == pytest.approx(scores(found["systems"]["run"])["BLEU"])
     assert compared["BLEU"]["value"] == pytest.approx(scores(found["systems"]["other"])["BLEU"])
-    assert (system / "evaluation.json").is_file()
-    assert not (Path(other) / "evaluation.json").exists()
+    kept = sorted(file.name for file in system.glob("evaluation*"))
+    assert kept == ["evaluation-test.json", "evaluation-test.png", "evaluation-test.txt"], "not in place of its own"
+    assert not list(Path(other).glob("evaluation*"))
     text = call("evaluate", "run", "other", *files, "--significance", "randomisation").out
     assert "chrF2: run " in text
     assert "|ar:30|" in text

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy import Toy, pairs
 
-from nmt.explain import explain, words
+from nmt.explain import explain, warned, words
 from nmt.translate import Translation, Translator
 
 
@@ -56,6 +56,19 @@ def test_letters_that_the_model_never_saw_are_told(toy: Toy) -> None:
         ("kala", True), ("собака", False), ("koira", True), ("Ж", False),
     ]  # fmt: skip
     assert all(word.known for word in explain(one).target)
+
+
+def test_lines_with_letters_that_the_model_never_saw_are_counted(toy: Toy) -> None:
+    translator = Translator.load(toy.attention, threads=1)
+    told: list[str] = []
+    knows = translator.members[0].source.knows
+    lines = ["kala", "", "iso собака", "Ж"]
+    assert list(warned(translator.stream(lines), knows, told.append)) == list(translator.stream(lines))
+    assert told == [
+        "warning: letters that this model never saw, and so does not read: lines 2, first in line 3, at 'собака'"
+    ]
+    assert list(warned(translator.stream(lines[:2]), knows, told.append))
+    assert len(told) == 1
 
 
 def test_a_word_looks_as_its_pieces_look() -> None:

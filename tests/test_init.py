@@ -69,6 +69,13 @@ def test_one_file_of_both_sides_needs_the_languages() -> None:
     assert not first.target[0].isupper()
 
 
+def test_a_corpus_of_empty_lines_is_said_to_be_one() -> None:
+    files = [write("p.en"), Path("p.de")]
+    files[1].write_text("\n" * len(files[0].read_text().splitlines()))
+    with pytest.raises(DataError, match=r"0 pairs are too few to learn from.* a side is empty"):
+        init.write(files, None, None, Path("my.yaml"))
+
+
 @pytest.mark.parametrize("count", [40, 400, 3_000])
 def test_a_small_corpus_gets_no_more_pieces_than_it_allows(count: int) -> None:
     files = [write("p.en", count), write("p.de", count)]

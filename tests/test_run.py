@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -325,7 +326,8 @@ def test_stopped_while_it_reads_the_corpus_it_leaves_nothing(
 
 def test_a_warmup_longer_than_the_training_is_said(toy: Toy) -> None:
     quick = ("--set", "training.epochs=1", "--out", "run")
-    assert "warning: training.warmup=500" in call("train", toy.recipe, *quick, "--set", "training.warmup=500").err
+    said = call("train", toy.recipe, *quick, "--set", "training.warmup=500").err
+    assert re.search(r"warning: .* rises for training\.warmup=500 of \d+ updates, too long", said)
     assert "training.warmup" not in call("train", toy.recipe, *quick[:2], "--out", "other").err
 
 
@@ -366,21 +368,34 @@ def test_a_longer_training_goes_on(toy: Toy) -> None:
 
 
 def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
-    """What the page keeps is trained on as the README says, and moves the model that was corrected, not a new one."""
+    """What the page keeps moves the model that was corrected, not a new one, which forgets nothing else."""
     source, wrong = "iso kala juo", "klein fisch isst"
     corrections.append(Path("corrections"), ("en", "de"), source, wrong, "toy")
-    quick = ["training.epochs=4", "training.learning_rate=0.02", "training.warmup=0", "training.ema=0"]
-    flags = [f"--set={change}" for change in [f"training.init_from={toy.attention}", *quick]]
-    here = ["--set", "data.train=corrections/en-de.tsv"]
-    result = call("train", toy.attention / "recipe.yaml", *flags, *here, "--out", "run")
+    quick = [f"--set={change}" for change in ["training.epochs=8", "training.learning_rate=0.003"]]
+    result = call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run")
     assert result.status == 0, result.err
-    assert "1 training pairs" in result.err
+    assert "11 training pairs" in result.err, "the correction and ten of the pairs before"
     assert "training the tokenizer" not in result.err
     assert Path("run/source.model").read_bytes() == (toy.attention / "source.model").read_bytes()
     before, after = (Translator.load(folder).score([source], [wrong])[0].log_prob for folder in (toy.attention, "run"))
     assert after > before + 1
     scores = [row["bleu"] for row in metrics(Path("run"), "valid")]
-    assert scores[0] > 0.8 * max(row["bleu"] for row in metrics(toy.attention, "valid"))
+    assert scores[-1] > 0.8 * max(row["bleu"] for row in metrics(toy.attention, "valid"))
+    assert json.loads(Path("run/model.json").read_text())["best"]["bleu"] == scores[-1], "the last weights are kept"
+    assert call("evaluate", "run").status == 0, "the test split is still there"
+    result = call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run")
+    assert "run exists: go on with --resume" in result.error
+    assert call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run", "--resume").status == 0
+
+
+def test_what_cannot_be_tuned(toy: Toy) -> None:
+    assert "runs/nothing: no such model folder" in call("tune", "runs/nothing", "a.tsv").error
+    assert "no 'nowhere.tsv'" in call("tune", toy.attention, "nowhere.tsv", "--out", "run").error
+    assert call("tune", toy.attention).status == 2
+
+
+def test_a_model_starts_from_another(toy: Toy) -> None:
+    flags = [f"--set=training.init_from={toy.attention}"]
     result = call("train", toy.recipe, *flags, "--set", "model.cell=lstm", "--out", "other")
     assert result.status == 1
     assert "the weights are not those of this recipe's model" in result.error
