@@ -176,8 +176,8 @@ def _files(page: Page, pair: gr.Dropdown) -> None:
         f"UTF-8, up to {LARGEST.upper()}. Order, empty lines and times stay as they are."
     )
     with gr.Row():
-        given = gr.File(label="File to translate", file_types=list(SUFFIXES), elem_id="upload")
-        done = gr.File(label="Translation to download", interactive=False, elem_id="download")
+        given = gr.File(label="File to translate", file_types=list(SUFFIXES), elem_id="upload", min_width=240)
+        done = gr.File(label="Translation to download", interactive=False, elem_id="download", min_width=240)
     go = gr.Button("Translate the file", variant="primary")
     go.click(page.file, [given, pair], done, concurrency_limit=4, api_visibility="private")
 
@@ -188,8 +188,8 @@ def _evaluate(page: Page, pair: gr.Dropdown) -> None:
         "its translations are compared with theirs."
     )
     with gr.Row():
-        source = gr.File(label="Source lines", elem_id="evaluate-source")
-        reference = gr.File(label="Reference lines", elem_id="evaluate-reference")
+        source = gr.File(label="Source lines", elem_id="evaluate-source", min_width=240)
+        reference = gr.File(label="Reference lines", elem_id="evaluate-reference", min_width=240)
     go = gr.Button("Evaluate", variant="primary")
     scores = gr.HTML(elem_id="scores")
     picture = gr.Image(

@@ -234,10 +234,11 @@ class Page:
             return work, work.shown(), NOTHING
         with told():
             before = work.translation.tokens[: words[word].first]
-            others = work.model.service.alternatives(work.source, before).result(PATIENCE)
-        work = replace(work, others=tuple(others))
-        texts = view.from_where_they_differ([other.translation.text for other in others])
-        choices = [(f"{text}   ({view.share(others[n].probability)})", n) for n, text in enumerate(texts)]
+            found = work.model.service.alternatives(work.source, before).result(PATIENCE)
+        others = {one.translation.text: one for one in reversed(found)}  # of two that lead to one text the likelier
+        work = replace(work, others=tuple(reversed(others.values())))
+        texts = view.from_where_they_differ([other.translation.text for other in work.others])
+        choices = [(f"{text}   ({view.share(work.others[n].probability)})", n) for n, text in enumerate(texts)]
         return work, work.shown(), gr.update(label=f"Instead of “{words[word].text}”", choices=choices, visible=True)
 
     def replaced(self, work: Work | None, number: int | None) -> tuple[Any, ...]:

@@ -101,7 +101,7 @@ def scores(report: Report) -> str:
     """The scores of an evaluation, each with its interval and its signature."""
     rows = [
         f"<dt>{escape(one.name)}</dt><dd><strong>{one.value:.2f}</strong>"
-        + (f" {one.low:.2f} to {one.high:.2f} in 95 % of draws" if one.low is not None else "")
+        + (f" {one.low:.2f} to {one.high:.2f} (95 %)" if one.low is not None else "")
         + f"<code>{escape(one.signature)}</code></dd>"
         for one in report.scores
     ]

@@ -279,7 +279,7 @@ def test_what_else_may_stand_at_a_word_comes_into_sight(page: Any) -> None:
 
 @pytest.mark.parametrize("page", [(360, "light"), (360, "dark")], indirect=True)
 def test_scores_can_be_read_in_a_narrow_window(page: Any, toy: Toy) -> None:
-    page.get_by_role("tab", name="Evaluate").click()
+    page.get_by_role("tab", name="Evaluate").click()  # all tabs are in sight
     page.locator("#evaluate-source input[type=file]").set_input_files(toy.corpus / "test.en")
     page.locator("#evaluate-reference input[type=file]").set_input_files(toy.corpus / "test.de")
     page.wait_for_function("document.querySelector('#evaluate-reference').innerText.includes('test')")

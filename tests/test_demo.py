@@ -184,6 +184,8 @@ def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
     work, html, others = press(page, translated(page, text), 1, 1)
     assert re.search(r'chosen" data-sentence="1"', html)
     assert len(others["choices"]) > 2
+    assert len({other.translation.text for other in work.others}) == len(work.others), "each text once"
+    assert [other.probability for other in work.others] == sorted((o.probability for o in work.others), reverse=True)
     before = work.translation.text.split()[0]
     assert all(other.translation.text.startswith(before) for other in work.others)
     alike = all(other.translation.text.split()[0] == before for other in work.others)  # whole words, not a part of one
