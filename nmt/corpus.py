@@ -188,10 +188,10 @@ def from_pairs(source: Sequence[str], target: Sequence[str], name: str) -> Corpu
     return Corpus(name, Dataset.from_dict(sides, features=_features()), digest)
 
 
-def mixed(train: Corpus, extra: Sequence[Corpus], share: float | None = None) -> Corpus:
-    """The pairs of `train`, or so many of them, drawn, for each extra one; behind them the extra ones."""
-    wanted = len(train) if share is None else min(len(train), round(share * sum(map(len, extra))))
-    parts = [train, *extra]
+def mixed(train: Corpus, extra: Sequence[Corpus], times: int = 1, share: float | None = None) -> Corpus:
+    """The pairs of `train`, or so many of them, drawn, for each extra one; behind them the extra ones, repeated."""
+    parts = [train, *extra * times]
+    wanted = len(train) if share is None else min(len(train), round(share * sum(map(len, parts[1:]))))
     stamp = hashlib.sha256(repr((VERSION, [part.fingerprint for part in parts], wanted)).encode()).hexdigest()[:32]
     return stored(partial(_mixed, parts, wanted), " and ".join(part.name for part in parts), stamp)
 

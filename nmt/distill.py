@@ -27,7 +27,16 @@ from nmt.translate import Translator
 
 RECIPE = "student.yaml"
 # what the teacher's recipe says of its files, which are now plain ones in one folder
-PLAIN = ("hub=null", "hub_config=null", "generator=null", "columns=null", "hold_out=0", "extra=[]", "mix=null")
+PLAIN = (
+    "hub=null",
+    "hub_config=null",
+    "generator=null",
+    "columns=null",
+    "hold_out=0",
+    "extra=[]",
+    "extra_times=1",
+    "mix=null",
+)
 SPLITS = ("train", "valid", "test")
 
 

@@ -39,7 +39,7 @@ def load_split(data: Data, split: str) -> Corpus:
     if split != "train" or not data.extra:
         return found
     extra = [corpus.load("train", data.source, data.target, path) for path in data.extra]
-    return corpus.mixed(found, extra, data.mix)
+    return corpus.mixed(found, extra, data.extra_times, data.mix)
 
 
 def _split(data: Data, split: str) -> Corpus:

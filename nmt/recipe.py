@@ -45,6 +45,9 @@ class Data(Section):
     valid: str | tuple[str, str] = "valid"
     test: str | tuple[str, str] = "test"
     extra: tuple[str, ...] = Field((), description="more training pairs: files, or folders with train.*; a list or one")
+    extra_times: int = Field(
+        1, ge=1, description="how often each extra pair is there (drop_duplicates takes all but one)"
+    )
     mix: float | None = Field(None, ge=0, description="pairs of train, drawn, for each extra one; null: all of train")
     hold_out: int = Field(0, ge=0, description="pairs taken out of train for valid, and as many for test, 0: none")
     max_length: int = Field(128, ge=1, description="pieces; longer training pairs are left out")

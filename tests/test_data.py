@@ -387,14 +387,20 @@ def test_files_named_one_by_one(tmp_path: Path) -> None:
 def test_extra_pairs_come_behind_a_share_of_the_others(share: float | None, kept: int) -> None:
     train = corpus.from_pairs([f"a{n}" for n in range(6)], [f"b{n}" for n in range(6)], "train")
     extra = [corpus.from_pairs([f"x{n}"], [f"y{n}"], f"extra{n}") for n in range(2)]
-    found = corpus.mixed(train, extra, share)
+    found = corpus.mixed(train, extra, share=share)
     pairs = list(zip(found.source, found.target, strict=True))
     assert pairs[kept:] == [("x0", "y0"), ("x1", "y1")]
     assert len(set(pairs[:kept])) == kept
     assert pairs[:kept] == sorted(pairs[:kept]), "in the order of the corpus"
     assert all(source[0] == "a" and target == f"b{source[1]}" for source, target in pairs[:kept])
-    assert corpus.mixed(train, extra, share).fingerprint == found.fingerprint
-    assert corpus.mixed(train, extra[:1], share).fingerprint != found.fingerprint
+    assert corpus.mixed(train, extra, share=share).fingerprint == found.fingerprint
+    assert corpus.mixed(train, extra[:1], share=share).fingerprint != found.fingerprint
+
+
+def test_extra_pairs_may_be_there_several_times() -> None:
+    train = corpus.from_pairs([f"a{n}" for n in range(20)], [f"b{n}" for n in range(20)], "train")
+    extra = corpus.from_pairs(["x", "y"], ["u", "v"], "extra")
+    assert corpus.mixed(train, [extra], 3, 2.0).source[:][12:] == ["x", "y"] * 3
 
 
 @pytest.mark.parametrize("name", ["valid", "validation", "dev"])
