@@ -190,7 +190,7 @@ def from_pairs(source: Sequence[str], target: Sequence[str], name: str) -> Corpu
 
 def mixed(train: Corpus, extra: Sequence[Corpus], times: int = 1, share: float | None = None) -> Corpus:
     """The pairs of `train`, or so many of them, drawn, for each extra one; behind them the extra ones, repeated."""
-    parts = [train, *extra * times]
+    parts = [train, *(part for _ in range(times) for part in extra)]
     wanted = len(train) if share is None else min(len(train), round(share * sum(map(len, parts[1:]))))
     stamp = hashlib.sha256(repr((VERSION, [part.fingerprint for part in parts], wanted)).encode()).hexdigest()[:32]
     return stored(partial(_mixed, parts, wanted), " and ".join(part.name for part in parts), stamp)
