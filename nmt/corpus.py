@@ -193,7 +193,7 @@ def mixed(train: Corpus, extra: Sequence[Corpus], times: int = 1, share: float |
     parts = [train, *(part for _ in range(times) for part in extra)]
     wanted = len(train) if share is None else min(len(train), round(share * sum(map(len, parts[1:]))))
     stamp = hashlib.sha256(repr((VERSION, [part.fingerprint for part in parts], wanted)).encode()).hexdigest()[:32]
-    return stored(partial(_mixed, parts, wanted), " and ".join(part.name for part in parts), stamp)
+    return stored(partial(_mixed, parts, wanted), " and ".join(part.name for part in (train, *extra)), stamp)
 
 
 def _mixed(parts: Sequence[Corpus], wanted: int) -> Iterator[Pair]:

@@ -67,7 +67,7 @@ def warned(
     translations: Iterable[Translation], knows: Callable[[str], bool], warn: Callable[[str], None]
 ) -> Iterator[Translation]:
     """The translations as they come, and in the end a warning of the lines with letters that the model never saw."""
-    count = 0
+    count = number = 0
     where = ""
     for number, translation in enumerate(translations, start=1):
         if not all(map(knows, translation.source_tokens)):
@@ -76,7 +76,8 @@ def warned(
             count += 1
         yield translation
     if count:
-        warn(f"warning: letters that this model never saw, and so does not read: lines {count:,}, first {where}")
+        of = f"{count:,} of {number:,} lines have letters"
+        warn(f"warning: {of} that this model never saw and cannot read, first {where}")
 
 
 def words(

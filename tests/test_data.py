@@ -400,7 +400,9 @@ def test_extra_pairs_come_behind_a_share_of_the_others(share: float | None, kept
 def test_extra_pairs_may_be_there_several_times() -> None:
     train = corpus.from_pairs([f"a{n}" for n in range(20)], [f"b{n}" for n in range(20)], "train")
     extra = corpus.from_pairs(["x", "y"], ["u", "v"], "extra")
-    assert corpus.mixed(train, [extra], 3, 2.0).source[:][12:] == ["x", "y"] * 3
+    found = corpus.mixed(train, [extra], 3, 2.0)
+    assert found.source[:][12:] == ["x", "y"] * 3
+    assert found.name == "train and extra"
 
 
 @pytest.mark.parametrize("name", ["valid", "validation", "dev"])

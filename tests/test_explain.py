@@ -65,7 +65,7 @@ def test_lines_with_letters_that_the_model_never_saw_are_counted(toy: Toy) -> No
     lines = ["kala", "", "iso собака", "Ж"]
     assert list(warned(translator.stream(lines), knows, told.append)) == list(translator.stream(lines))
     assert told == [
-        "warning: letters that this model never saw, and so does not read: lines 2, first in line 3, at 'собака'"
+        "warning: 2 of 4 lines have letters that this model never saw and cannot read, first in line 3, at 'собака'"
     ]
     assert list(warned(translator.stream(lines[:2]), knows, told.append))
     assert len(told) == 1
