@@ -84,7 +84,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "run": (
         9,
-        {"group", "checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate", "translation"}
+        {"group", "checkpoint", "corpus", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate"}
+        | {"translation"}
         | SHAPES,
     ),
     "evaluate": (7, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
@@ -140,6 +141,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
             "checkpoint",
             "distill",
             "evaluate",
+            "explain",
             "export",
             "formats",
             "init",
