@@ -32,6 +32,7 @@ def translate(page: Page, text: str) -> None:
     page.locator("#words .target button").nth(2).click()
     page.locator("#others input").first.wait_for(timeout=60_000)
     page.wait_for_timeout(500)
+    page.evaluate("scrollTo(0, 0)")
     page.locator("#words .target button").nth(1).hover()
 
 
@@ -53,7 +54,6 @@ def visit(page: Page, address: str, theme: str, text: str, folder: Path, name: s
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]) if request.url[:4] == "http" else None)
     page.goto(f"{address}?__theme={theme}")
     translate(page, text)
-    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=folder / f"{name}.png", full_page=tabs)
     for tab in TABS if tabs else ():
         open_tab(page, tab)

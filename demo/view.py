@@ -43,7 +43,13 @@ def sentences(found: Sequence[Explanation], languages: tuple[str, str], waiting:
 
 def _sentence(number: int, found: Explanation, languages: tuple[str, str], chosen: bool) -> str:
     source = "".join(_source(place, word) for place, word in enumerate(found.source))
-    target = "".join(_target(place, word, found) for place, word in enumerate(found.target))
+    target = ""
+    for place, word in enumerate(found.target):
+        button = _target(place, word, found)
+        if word.space or any(map(str.isalnum, word.text)) or not target:
+            target += f"{' ' if word.space else ''}<span>{button}</span>"
+        else:  # a mark stays on the line of its word
+            target = f"{target.removesuffix('</span>')}{button}</span>"
     return (
         f'<div class="sentence{" chosen" if chosen else ""}" data-sentence="{number}">'
         f'<p class="source" dir="auto" lang="{escape(languages[0])}">{source}</p>'
@@ -61,7 +67,7 @@ def _target(place: int, word: Word, found: Explanation) -> str:
     band = "sure" if sure >= SURE else "unsure" if sure >= DOUBTFUL else "doubtful"
     looks = "" if found.attention is None else json.dumps([round(look, 3) for look in found.attention[place].tolist()])
     return (
-        f'{" " if word.space else ""}<button type="button" class="{band}" data-word="{place}" data-looks="{looks}" '
+        f'<button type="button" class="{band}" data-word="{place}" data-looks="{looks}" '
         f'title="{sure:.0%}" aria-label="{escape(word.text)}, probability {sure:.0%}">{escape(word.text)}</button>'
     )
 
