@@ -43,13 +43,12 @@ def sentences(found: Sequence[Explanation], languages: tuple[str, str], waiting:
 
 def _sentence(number: int, found: Explanation, languages: tuple[str, str], chosen: bool) -> str:
     source = "".join(_source(place, word) for place, word in enumerate(found.source))
-    target = ""
+    groups: list[str] = []  # a mark stays on the line of its word
     for place, word in enumerate(found.target):
-        button = _target(place, word, found)
-        if word.space or any(map(str.isalnum, word.text)) or not target:
-            target += f"{' ' if word.space else ''}<span>{button}</span>"
-        else:  # a mark stays on the line of its word
-            target = f"{target.removesuffix('</span>')}{button}</span>"
+        if not groups or word.space or any(map(str.isalnum, word.text)):
+            groups.append(" <span>" if word.space else "<span>")
+        groups[-1] += _target(place, word, found)
+    target = "".join(f"{group}</span>" for group in groups)
     return (
         f'<div class="sentence{" chosen" if chosen else ""}" data-sentence="{number}">'
         f'<p class="source" dir="auto" lang="{escape(languages[0])}">{source}</p>'

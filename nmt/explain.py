@@ -70,8 +70,8 @@ def warned(
     count = number = 0
     where = ""
     for number, translation in enumerate(translations, start=1):
-        if not all(map(knows, translation.source_tokens)):
-            strange = next(piece for piece in translation.source_tokens if not knows(piece))
+        strange = next((piece for piece in translation.source_tokens if not knows(piece)), None)
+        if strange is not None:
             where = where or f"in line {number}, at '{strange[:20]}'"
             count += 1
         yield translation

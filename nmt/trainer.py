@@ -244,14 +244,14 @@ class Trainer(Generic[B]):
             figures = dict(self.validate(False))
             score = float(figures[self.settings.metric])
             better = at.best is None or (score < at.best if self.settings.metric == "perplexity" else score > at.best)
-            better = better or self.settings.keep == "last"
             if better:
                 at.best, at.best_updates, at.since_best = score, at.updates, 0
-                checkpoint.write_weights(self.folder, self.average or self.weights)
-                self.improved(figures)
             else:
                 at.since_best += 1
                 at.plateau *= 0.5 if self.settings.schedule == "plateau" else 1.0
+            if better or self.settings.keep == "last":
+                checkpoint.write_weights(self.folder, self.average or self.weights)
+                self.improved(figures)
         self.metrics.write({"kind": "valid", "step": at.updates, "epoch": self._epochs(), **figures, "best": better})
         shown = ", ".join(f"{name} {value:.2f}" for name, value in figures.items() if isinstance(value, float))
         self.bar.say(f"epoch {self._epochs():.2f}, update {at.updates}: {shown}{' (best)' if better else ''}")
