@@ -96,8 +96,8 @@ class Trainer(Generic[B]):
 
     `loss(batch, progress)` is the loss of a batch; `validate(quick)` returns figures under the averaged weights,
     among them the one that picks the best model; with `quick` it only has to show that validating works.
-    `improved(figures)` is told when weights were written, the best or the last. `carried` is saved and resumed with all else. In
-    a group of processes, each gives its share of a batch, or None where there is nothing for it.
+    `improved(figures)` is told when weights were written, the best or the last. `carried` is saved and resumed with all
+    else. In a group of processes, each gives its share of a batch, or None where there is nothing for it.
     """
 
     def __init__(
