@@ -166,10 +166,9 @@ def call(*args: object, stdin: bytes | str = b"") -> Result:
 # ---- Processes of their own ------------------------------------------------------------------------------------------
 
 _NURSERY = """
-import json, os, signal, sys
+import json, os, sys
 import datasets, nmt.cli, nmt.evaluate, nmt.report, nmt.run, nmt.trainer, nmt.translate
 nmt.trainer.REPORT_EVERY = 7
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 print("ready", flush=True)
 while line := sys.stdin.readline():
     work = json.loads(line)
