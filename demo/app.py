@@ -25,7 +25,7 @@ from nmt.progress import say
 from nmt.recipe import Search
 
 from . import view
-from .page import Model, Page
+from .page import NOTHING, Model, Page
 
 HERE = Path(__file__).parent
 LARGEST = "5mb"  # of a file
@@ -57,7 +57,7 @@ def build(page: Page) -> gr.Blocks:
             pair = gr.Dropdown(
                 labels, value=labels[0], label="Languages and model", scale=5, min_width=240, elem_id="pair"
             )
-            swap = gr.Button("⇄ Swap", scale=1, min_width=96, interactive=page.opposite(labels[0]) is not None)
+            swap = gr.Button(scale=1, min_width=96, **page.swappable(labels[0]))
         with gr.Tabs():
             with gr.Tab("Translate"):
                 _translate(page, pair, swap)
@@ -74,13 +74,12 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
     model = next(iter(page.models.values()))
     source_language, target_language = map(view.language, model.languages)
     work = gr.State()
+    size: Any = {"lines": 6, "max_lines": 16, "min_width": 240}  # on a phone one below the other
     with gr.Row():
         source = gr.Textbox(
-            label=source_language, placeholder="Type or paste text", lines=6, max_lines=16, elem_id="source"
+            label=source_language, placeholder="Type or paste text; Ctrl+Enter translates", elem_id="source", **size
         )
-        target = gr.Textbox(
-            label=target_language, lines=6, max_lines=16, interactive=False, buttons=["copy"], elem_id="target"
-        )
+        target = gr.Textbox(label=target_language, interactive=False, buttons=["copy"], elem_id="target", **size)
     go = gr.Button("Translate", variant="primary", elem_id="go")
     beam, length, *_ = options = _options(model.service.translator.settings)
     with gr.Row(elem_classes="work"):
@@ -106,11 +105,15 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
             page.chosen, work, detail, **QUIET
         )
     pair.change(page.picked, pair, [source, target, swap, legend, beam, length], **QUIET)
-    swap.click(page.swap, [pair, source, target], [pair, source, target], **QUIET)
-    accept.click(page.accept, [work, correction], None, **QUIET)
+    swap.click(page.swap, [pair, source, target], [pair, source, target, words, work, others], **QUIET).then(
+        page.chosen, work, detail, **QUIET
+    )
+    accepted = accept.click(page.accept, [work, correction], shown, **QUIET)
+    accepted.then(lambda: NOTHING, None, others, **QUIET)
     pressed = words.click(page.pressed, work, [work, words, others], **QUIET)
     pressed.then(None, js=NEAR)
     for change in (
+        accepted,
         pressed,
         others.input(page.replaced, [work, others], shown, **QUIET),
         best.input(page.ranked, [work, best], shown, **QUIET),
@@ -148,7 +151,8 @@ def _correct() -> tuple[list[gr.blocks.Block], gr.Button, gr.Button]:
     looked = gr.Textbox(label="Sentence", interactive=False, elem_id="sentence")
     correction = gr.Textbox(
         label="Translation",
-        info="Correct it, or its beginning, and Complete from the cursor. Accept keeps the sentence to train on",
+        info="Correct it, or its beginning, and Complete from the cursor: after a space with a new word. "
+        "Accept keeps the sentence to train on",
         lines=2,
         elem_id="correction",
     )

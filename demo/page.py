@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,14 +30,17 @@ from nmt.evaluate import TestSet, evaluate
 from nmt.explain import explain
 from nmt.formats import decode_lines
 from nmt.recipe import Search
+from nmt.search import lp
 from nmt.service import Service
-from nmt.translate import Alternative, Translation, split
+from nmt.translate import Translation, split
 
 from . import view
 
 LONGEST = 20_000  # letters of a text
+FIRST = "Translate something first"
 PATIENCE = 600.0  # seconds until an answer is given up
 NOTHING = gr.update(choices=[], value=None, visible=False)  # to choose from
+MOST = 8  # to choose from
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,15 @@ class Model:
 
 @dataclass(frozen=True)
 class Work:
-    """A text under work: the sentences translated so far, which of them is looked at, and what else may stand there."""
+    """A text under work: the sentences translated so far, which of them is looked at, which are kept to train on, and
+    what else may stand at a word."""
 
     model: Model
     document: Document
     done: tuple[Translation, ...] = ()
     chosen: int = 0
-    others: tuple[Alternative, ...] = ()
+    kept: frozenset[int] = frozenset()
+    others: tuple[Translation, ...] = ()
 
     @property
     def source(self) -> str:
@@ -93,17 +99,21 @@ class Work:
         texts = [one.text for one in self.done]
         return self.document.joined(texts + [""] * (len(self.document.sentences) - len(texts)))
 
-    def corrected(self, translation: Translation) -> Work:
-        """With another translation of the chosen sentence."""
+    def corrected(self, translation: Translation, kept: bool = False) -> Work:
+        """With another translation of the chosen sentence, behind which those that it had stay to choose from."""
+        known = {one.text: one for one in (translation, self.translation, *self.translation.alternatives)}
+        found = [replace(one, alternatives=[]) for one in known.values()]
         done = list(self.done)
-        done[self.chosen] = translation
-        return replace(self, done=tuple(done), others=())
+        done[self.chosen] = replace(found[0], alternatives=found[1:MOST])
+        places = self.kept | {self.chosen} if kept else self.kept - {self.chosen}
+        return replace(self, done=tuple(done), kept=places, others=())
 
     def shown(self) -> str:
         """The sentences as HTML."""
         waiting = len(self.document.sentences) - len(self.done)
         knows = self.model.service.translator.members[0].source.knows
-        return view.sentences([explain(one, knows) for one in self.done], self.model.languages, waiting, self.chosen)
+        shown = [explain(one, knows) for one in self.done]
+        return view.sentences(shown, self.model.languages, waiting, self.chosen, self.kept)
 
 
 @contextlib.contextmanager
@@ -125,6 +135,13 @@ def answers(futures: Sequence[Future[Any]]) -> Iterator[Any]:
     finally:
         for future in futures:
             future.cancel()
+
+
+def chance(translation: Translation, place: int) -> float | None:
+    """The probability of the word that begins at a piece, or of the end there; None where a word goes on there."""
+    if place == len(translation.tokens):
+        return math.exp(translation.log_probs[place])
+    return next((word.probability for word in explain(translation).target if word.first == place), None)
 
 
 def limited(text: str) -> str:
@@ -168,15 +185,22 @@ class Page:
         return (
             gr.update(label=view.language(source)),
             gr.update(label=view.language(target)),
-            gr.update(interactive=self.opposite(label) is not None),
+            gr.update(**self.swappable(label)),
             view.legend(self.models[label].attends),
             search.beam,
             search.length_penalty,
         )
 
-    def swap(self, label: str, source: str, target: str) -> tuple[str, str, str]:
-        """The opposite direction, with the translation as its source."""
-        return self.opposite(label) or label, target or source, ""
+    def swappable(self, label: str) -> dict[str, Any]:
+        """What the button to swap says: where it cannot, what is missing."""
+        there = self.opposite(label) is not None
+        missing = f"No {view.pair(self.models[label].languages[::-1])} to swap to"
+        return {"value": "⇄ Swap" if there else missing, "interactive": there}
+
+    def swap(self, label: str, source: str, target: str) -> tuple[Any, ...]:
+        """The opposite direction, with the translation as its source; nothing of the old one stays."""
+        other = self.opposite(label) or label
+        return other, target or source, "", view.sentences([], self.models[other].languages, 0), None, NOTHING
 
     def translate(
         self, text: str, label: str, beam: int, length: float, nbest: int, sampling: bool, temperature: float
@@ -196,6 +220,11 @@ class Page:
                 work = replace(work, done=(*work.done, translation))
                 if place == len(asked) or not asked[place].done():
                     yield work.text, work.shown(), work, NOTHING
+            if cut := sum(len(one.source_tokens) > search.max_source for one in work.done):
+                gr.Warning(
+                    f"{cut} of the sentences is longer than this model can read at once: it was cut into parts, which "
+                    "costs meaning. Write shorter ones"
+                )
 
     # See why, work with it
 
@@ -232,54 +261,64 @@ class Page:
         words = explain(work.translation).target
         if not isinstance(word, int) or not 0 <= word < len(words):
             return work, work.shown(), NOTHING
+        here = words[word]
         with told():
-            before = work.translation.tokens[: words[word].first]
-            found = work.model.service.alternatives(work.source, before).result(PATIENCE)
-        others = {one.translation.text: one for one in reversed(found)}  # of two that lead to one text the likelier
-        work = replace(work, others=tuple(reversed(others.values())))
-        texts = view.from_where_they_differ([other.translation.text for other in work.others])
-        choices = [(f"{text}   ({view.share(work.others[n].probability)})", n) for n, text in enumerate(texts)]
-        return work, work.shown(), gr.update(label=f"Instead of “{words[word].text}”", choices=choices, visible=True)
+            before = work.translation.tokens[: here.first]
+            found = work.model.service.alternatives(work.source, before, 2 * MOST).result(PATIENCE)
+        now = work.translation
+        known = {one.translation.text: one.translation for one in reversed(found)}  # of two of one text the likelier
+        others = [(share, one) for one in known.values() if (share := chance(one, here.first)) is not None]
+        others = sorted((pair for pair in others if pair[1].text != now.text), key=lambda pair: -pair[0])
+        others = [(here.probability or 0.0, now), *others[: MOST - 1]]  # what stands there comes first
+        work = replace(work, others=tuple(one for _, one in others))
+        texts = view.from_where_they_differ([one.text for one in work.others])
+        choices = [(f"{text}   ({view.share(others[n][0])})", n) for n, text in enumerate(texts)]
+        return work, work.shown(), gr.update(label=f"In place of “{here.text}”", choices=choices, value=0, visible=True)
 
     def replaced(self, work: Work | None, number: int | None) -> tuple[Any, ...]:
         """One of the alternatives at a word was taken."""
         if work is None or number is None or not 0 <= number < len(work.others):
             return work, gr.update(), gr.update()
-        work = replace(work.corrected(work.others[number].translation), others=work.others)  # to choose again
+        work = replace(work.corrected(work.others[number]), others=work.others)  # to choose again
         return work, work.text, work.shown()
 
     def ranked(self, work: Work | None, number: int | None) -> tuple[Any, ...]:
         """Another of the n best was taken."""
         if work is None or not number:
             return work, gr.update(), gr.update()
-        found = [work.translation, *work.translation.alternatives]
-        best = found.pop(number)
-        work = work.corrected(replace(best, alternatives=[replace(one, alternatives=[]) for one in found]))
+        work = work.corrected(work.translation.alternatives[number - 1])
         return work, work.text, work.shown()
 
     def complete(self, work: Work | None, beginning: str) -> tuple[Any, ...]:
         """The model goes on where the corrected beginning ends."""
         if work is None:
-            raise gr.Error("translate something first", print_exception=False)
+            raise gr.Error(FIRST, print_exception=False)
         with told():
             asked = work.model.service.translate([work.source], 1, [limited(beginning)], True)
             work = work.corrected(*answers(asked))
         return work, work.text, work.shown()
 
-    def accept(self, work: Work | None, text: str) -> None:
-        """Keep a corrected sentence."""
+    def accept(self, work: Work | None, text: str) -> tuple[Any, ...]:
+        """Keep a corrected sentence, which from now on stands in the translation."""
         if work is None:
-            raise gr.Error("translate something first", print_exception=False)
+            raise gr.Error(FIRST, print_exception=False)
+        if not text.strip():
+            raise gr.Error("There is no translation to keep: write one first", print_exception=False)
+        with told():
+            (scored,) = answers(work.model.service.score([work.source], [limited(text)]))
         try:
-            file, new = corrections.append(
-                self.folder, work.model.languages, work.source, limited(text), work.model.name
-            )
+            file, new = corrections.append(self.folder, work.model.languages, work.source, text, work.model.name)
         except DataError as error:
             logging.getLogger("nmt").warning("%s", error)
-            said = "this could not be kept" if text.strip() else "there is no translation to keep"
-            raise gr.Error(said, print_exception=False) from None
+            raise gr.Error("This could not be kept: tell whoever runs this page", print_exception=False) from None
         kept = f"Kept in {file.name} to train on" if new else f"{file.name} has it already"
         gr.Info(f"{kept}: {view.short(work.source)} – {view.short(text)}")
+        now = work.translation
+        if text != now.text:
+            score = scored.log_prob / lp(len(scored.log_probs), work.model.service.translator.settings.length_penalty)
+            now = Translation(text, score, scored.tokens, scored.log_probs, now.source_tokens)
+        work = work.corrected(now, kept=True)
+        return work, work.text, work.shown()
 
     # Files
 
@@ -287,7 +326,7 @@ class Page:
         """A whole document, translated; the file to download, and meanwhile none."""
         yield None
         if path is None:
-            raise gr.Error("choose a file first", print_exception=False)
+            raise gr.Error("Choose a file first", print_exception=False)
         model, name = self.models[label], Path(path).name
         with told():
             paper = document.read(name, Path(path).read_bytes(), model.languages[0])
@@ -308,7 +347,7 @@ class Page:
         """BLEU, chrF and TER on two files of lines; BLEU by length; the worst sentences. Meanwhile nothing."""
         yield "", gr.update(value=None, visible=False), ""
         if source is None or reference is None:
-            raise gr.Error("choose two files: sources, and their translations", print_exception=False)
+            raise gr.Error("Choose two files: sources, and their translations", print_exception=False)
         model = self.models[label]
         with told():
             sides = [lines_of(path) for path in (source, reference)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from itertools import takewhile
 from pathlib import PurePath
@@ -18,6 +18,8 @@ from nmt.recipe import Recipe
 
 SURE, DOUBTFUL = 0.8, 0.5  # probabilities of a word above which it is not marked, and below which it is marked twice
 
+KEPT = '<p class="quiet">✓ kept to train on</p>'
+
 
 def language(code: str) -> str:
     """The English name of a language code, the code itself where nobody knows it."""
@@ -31,17 +33,23 @@ def pair(languages: tuple[str, str]) -> str:
     return f"{language(languages[0])} → {language(languages[1])}"
 
 
-def sentences(found: Sequence[Explanation], languages: tuple[str, str], waiting: int, chosen: int = 0) -> str:
-    """Sentences under each other, source above translation; `waiting` more are to come."""
+def sentences(
+    found: Sequence[Explanation],
+    languages: tuple[str, str],
+    waiting: int,
+    chosen: int = 0,
+    kept: Collection[int] = (),
+) -> str:
+    """Sentences under each other, source above translation; `waiting` more are to come, `kept` ones were accepted."""
     if not found and not waiting:
         return '<p class="quiet">Type a text above and press Translate: its words appear here.</p>'
-    parts = [_sentence(number, one, languages, number == chosen) for number, one in enumerate(found)]
+    parts = [_sentence(number, one, languages, number == chosen, number in kept) for number, one in enumerate(found)]
     if waiting:
         parts.append(f'<p class="quiet" role="status">{waiting} more to translate …</p>')
     return "".join(parts)
 
 
-def _sentence(number: int, found: Explanation, languages: tuple[str, str], chosen: bool) -> str:
+def _sentence(number: int, found: Explanation, languages: tuple[str, str], chosen: bool, kept: bool) -> str:
     source = "".join(_source(place, word) for place, word in enumerate(found.source))
     groups: list[str] = []  # a mark stays on the line of its word
     for place, word in enumerate(found.target):
@@ -52,7 +60,7 @@ def _sentence(number: int, found: Explanation, languages: tuple[str, str], chose
     return (
         f'<div class="sentence{" chosen" if chosen else ""}" data-sentence="{number}">'
         f'<p class="source" dir="auto" lang="{escape(languages[0])}">{source}</p>'
-        f'<p class="target" dir="auto" lang="{escape(languages[1])}">{target}</p></div>'
+        f'<p class="target" dir="auto" lang="{escape(languages[1])}">{target}</p>{KEPT * kept}</div>'
     )
 
 

@@ -64,5 +64,10 @@ element.addEventListener("click", (event) => {
     word: pressed ? Number(pressed.dataset.word) : null,
   });
 });
+document.addEventListener("keydown", (event) => { // the framework's own is Shift and Enter
+  if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !event.target.closest("#source")) return;
+  event.preventDefault();
+  document.querySelector("#go").click();
+});
 new MutationObserver(settle).observe(element, { childList: true, subtree: true, attributeFilter: ["tabindex"] });
 settle();

@@ -1,7 +1,7 @@
 """Documents: texts, tables and subtitles, taken apart into sentences to translate and put together again.
 
     text        paragraphs into sentences (sentencex); line breaks, indents and empty lines stay
-    .tsv, .csv  the first column is translated, and put behind the others as a new one
+    .tsv, .csv  the first column is translated, and put behind the others as a new one; a heading stays
     .srt, .vtt  the words of each subtitle (pysubs2); numbers and times stay
 
 A `Document` has the sentences in order; `joined` gives the whole document with a translation in place of each.
@@ -21,6 +21,8 @@ from nmt.formats import decode_lines
 
 SUBTITLES = (".srt", ".vtt")
 SUFFIXES = (".txt", ".tsv", ".csv", *SUBTITLES)
+HEADINGS = ("source", "text", "sentence")  # of a first column, beside the code of its language
+HEADING = "translation"
 
 _AROUND = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 
@@ -68,7 +70,7 @@ def _cut(line: str, language: str) -> list[tuple[str, str, str]]:
 def from_table(text: str, language: str) -> Document:
     """Tab-separated lines: the first column is the text."""
     rows = text.split("\n")
-    firsts = [from_text(row.partition("\t")[0], language) for row in rows]
+    firsts = _first_column([row.partition("\t")[0] for row in rows], language)
 
     def join(translations: Iterator[str]) -> str:
         return "\n".join(
@@ -79,6 +81,13 @@ def from_table(text: str, language: str) -> Document:
     return Document([sentence for first in firsts for sentence in first.sentences], join)
 
 
+def _first_column(cells: Sequence[str], language: str) -> list[Document]:
+    """Each cell as a document; a heading has nothing to translate, and one of its own for the new column."""
+    named = (language.lower(), *HEADINGS)
+    heading = [Document([], lambda _: HEADING) for cell in cells[:1] if cell.strip().lower() in named]
+    return heading + [from_text(cell, language) for cell in cells[len(heading) :]]
+
+
 def from_csv(text: str, language: str, name: str) -> Document:
     """Cells between commas, or semicolons, quoted where need be: the first of a row is the text. Raises DataError."""
     head = text.partition("\n")[0]
@@ -87,7 +96,7 @@ def from_csv(text: str, language: str, name: str) -> Document:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
     except csv.Error as error:
         raise DataError(f"{name}: this is no CSV: {error}") from None
-    firsts = [from_text(row[0] if row else "", language) for row in rows]
+    firsts = _first_column([row[0] if row else "" for row in rows], language)
 
     def join(translations: Iterator[str]) -> str:
         out = io.StringIO(newline="")

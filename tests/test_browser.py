@@ -102,6 +102,16 @@ def test_the_direction_is_swapped(page: Any) -> None:
     assert page.input_value("#source textarea") == text
     assert "English" in page.inner_text("#target")
     assert "toy-de-en" in page.input_value("#pair input")
+    page.wait_for_function("!document.querySelector('#words [data-word]')")
+    assert page.input_value("#correction textarea") == "", "nothing of the other direction stays"
+
+
+def test_control_and_enter_translate(page: Any) -> None:
+    translate(page, LINES[1], 1)
+    page.fill("#source textarea", f"{LINES[0]}\n{LINES[1]}")
+    page.press("#source textarea", "Control+Enter")
+    page.wait_for_function("document.querySelectorAll('#words .sentence').length == 2")
+    assert page.input_value("#source textarea") == f"{LINES[0]}\n{LINES[1]}", "and write nothing"
 
 
 def test_pointing_at_a_word_shows_where_the_model_looked(page: Any) -> None:
@@ -194,8 +204,12 @@ def test_a_beginning_is_completed_from_the_cursor_and_kept(page: Any, served: Se
     text = page.input_value("#correction textarea")
     assert text.startswith(begun)
     assert text == page.input_value("#target textarea")
+    page.fill("#correction textarea", f"{text} {begun}")
     page.click("#accept")
     assert "Kept in en-de.tsv" in toast(page)
+    page.wait_for_function("document.querySelector('#words').innerText.includes('kept to train on')")
+    text = f"{text} {begun}"
+    assert page.input_value("#target textarea") == text, "what was accepted stands in the translation"
     head, *rows = (served.folder / "corrections" / "en-de.tsv").read_text().splitlines()
     assert head == "en\tde\ttime\tmodel"
     assert rows[-1].split("\t")[:2] == [LINES[0], text]
@@ -299,7 +313,7 @@ def test_about_shows_the_address_of_this_page(page: Any, served: Served) -> None
 def test_an_error_is_told_once(page: Any) -> None:
     page.get_by_role("tab", name="Evaluate").click()
     page.get_by_role("button", name="Evaluate").click()
-    assert "choose two files" in toast(page)
+    assert "Choose two files" in toast(page)
     page.wait_for_timeout(300)
     assert page.get_by_text("Error", exact=True).count() <= 2, "the toast and its place, not every output"
 

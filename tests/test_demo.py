@@ -21,6 +21,7 @@ from toy import Served, Toy, call, pairs
 
 from nmt import checkpoint, serve
 from nmt.errors import CallError
+from nmt.explain import explain
 from nmt.recipe import changed
 from nmt.translate import Translator
 
@@ -98,7 +99,7 @@ def test_sentences_that_come_one_by_one_are_shown_one_by_one_those_that_come_at_
 def test_nothing_to_translate_is_no_error(page: Any) -> None:
     assert list(page.translate(" \n", FIRST, 3, 1.0, 1, False, 1.0))[-1][2] is None
     assert page.chosen(None)[:2] == ("", "")
-    with pytest.raises(gr.Error, match="translate something first"):
+    with pytest.raises(gr.Error, match="Translate something first"):
         page.complete(None, "x")
 
 
@@ -137,11 +138,18 @@ def test_models_of_one_name_are_told_apart(models: list[Any], tmp_path: Path) ->
 def test_the_pair_can_be_swapped_where_the_opposite_is_loaded(page: Any) -> None:
     back = page.opposite(FIRST)
     assert back == "German → English · back"
-    assert page.swap(FIRST, "kala", "Fisch") == (back, "Fisch", "")
+    other, text, target, html, work, _ = page.swap(FIRST, "kala", "Fisch")
+    assert (other, text, target, work) == (back, "Fisch", "", None)
+    assert "data-word" not in html, "nothing of the other direction stays"
     source, target, swap, legend, beam, _ = page.picked(back)
     assert (source["label"], target["label"], swap["interactive"], beam) == ("German", "English", True, 3)
     assert "where in the source the model looked" in legend
     assert "has no attention" in page.picked(SECOND)[3]
+
+
+def test_where_no_opposite_is_loaded_the_button_says_so(models: list[Any], tmp_path: Path) -> None:
+    found = page_module.Page(models[:1], tmp_path, tmp_path).swappable(FIRST)
+    assert found == {"value": "No German → English to swap to", "interactive": False}
 
 
 def test_languages_have_names() -> None:
@@ -184,18 +192,25 @@ def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
     work, html, others = press(page, translated(page, text), 1, 1)
     assert re.search(r'chosen" data-sentence="1"', html)
     assert len(others["choices"]) > 2
-    assert len({other.translation.text for other in work.others}) == len(work.others), "each text once"
-    assert [other.probability for other in work.others] == sorted((o.probability for o in work.others), reverse=True)
+    assert len({other.text for other in work.others}) == len(work.others), "each text once"
+    assert (work.others[0].text, others["value"]) == (work.translation.text, 0), "the first is what stands there"
+    word = explain(work.translation).target[1]
+    chances = [page_module.chance(other, word.first) for other in work.others]
+    assert chances[0] == pytest.approx(word.probability)
+    assert chances[1:] == sorted(chances[1:], reverse=True)
+    assert all(
+        f"({view.share(share)})" in choice for share, (choice, _) in zip(chances, others["choices"], strict=True)
+    )
     before = work.translation.text.split()[0]
-    assert all(other.translation.text.startswith(before) for other in work.others)
-    alike = all(other.translation.text.split()[0] == before for other in work.others)  # whole words, not a part of one
-    assert all(choice.startswith("… ") == alike for choice, _ in others["choices"])
-    wanted = work.others[2].translation.text
+    assert all(other.text.split()[0] == before for other in work.others), "none goes on with the word before"
+    assert all(choice.startswith("… ") for choice, _ in others["choices"])
+    wanted = work.others[2].text
     work, whole, html = page.replaced(work, 2)
     assert work.translation.text == wanted
     assert whole == work.text
     assert whole.endswith(wanted)
-    assert page.replaced(work, 1)[0].translation.text == work.others[1].translation.text, "one may choose again"
+    assert page.replaced(work, 1)[0].translation.text == work.others[1].text, "one may choose again"
+    assert len(page.chosen(work)[2]["choices"]) > 1, "those that stood there before stay among the best"
     assert page.replaced(work, 99)[0] is work
 
 
@@ -228,7 +243,11 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     told: list[str] = []
     monkeypatch.setattr(gr, "Info", told.append)
     work = translated(page, LINES[0])
-    page.accept(work, "tämä on oikein")
+    kept, whole, html = page.accept(work, "tämä on oikein")
+    assert whole == kept.translation.text == "tämä on oikein", "it stands where the other stood"
+    assert len(kept.translation.log_probs) == len(kept.translation.tokens) + 1
+    assert html.count("kept to train on") == 1
+    assert "kept to train on" not in page.ranked(kept, 1)[2], "what is changed is another sentence"
     file = page.folder / "en-de.tsv"
     assert file.read_text().splitlines()[1].split("\t")[:2] == [LINES[0], "tämä on oikein"]
     assert told == [f"Kept in en-de.tsv to train on: {LINES[0]} – tämä on oikein"]
@@ -238,11 +257,11 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     assert len(file.read_text().splitlines()) == 2
     with pytest.raises(gr.Error, match="no translation to keep"):
         page.accept(work, " ")
-    with pytest.raises(gr.Error, match="translate something first"):
+    with pytest.raises(gr.Error, match="Translate something first"):
         page.accept(None, "x")
     shutil.rmtree(page.folder)
     page.folder.write_text("in the way")
-    with pytest.raises(gr.Error, match=r"^'this could not be kept'$"):
+    with pytest.raises(gr.Error, match=r"^'This could not be kept: tell whoever runs this page'$"):
         page.accept(work, "x")
 
 
@@ -261,7 +280,7 @@ def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> No
     upload.write_bytes(b"\xff")
     with pytest.raises(gr.Error, match=r"^'my text.txt: line 1"):
         list(page.file(str(upload), FIRST, gr.Progress()))
-    with pytest.raises(gr.Error, match="choose a file first"):
+    with pytest.raises(gr.Error, match="Choose a file first"):
         list(page.file(None, FIRST, gr.Progress()))
 
 
@@ -280,7 +299,7 @@ def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "short.de").write_text("one\n")
     with pytest.raises(gr.Error, match="line n of one must be the translation"):
         list(page.evaluate(str(source), str(tmp_path / "short.de"), FIRST, gr.Progress()))
-    with pytest.raises(gr.Error, match="choose two files"):
+    with pytest.raises(gr.Error, match="Choose two files"):
         list(page.evaluate(str(source), None, FIRST, gr.Progress()))
 
 

@@ -63,6 +63,16 @@ def test_a_table_of_cells_gets_a_column(mark: str) -> None:
     assert upper(found) == expected
 
 
+@pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ",")])
+def test_a_heading_is_not_translated(name: str, mark: str) -> None:
+    for head in ("en", "Source"):
+        found = read(name, f"{head}{mark}note\nOne.{mark}x\n".encode(), "en")
+        assert found.sentences == ["One."]
+        assert found.joined(["Eins."]) == f"{head}{mark}note{mark}translation\nOne.{mark}x{mark}Eins.\n"
+    assert read(name, f"The end.{mark}note\n".encode(), "en").sentences == ["The end."]
+    assert read(name, b"", "en").sentences == []
+
+
 @pytest.mark.parametrize("kind", [".srt", ".vtt"])
 def test_subtitles_keep_their_times(kind: str) -> None:
     text = SRT if kind == ".srt" else "WEBVTT\n\n" + SRT.replace(",", ".")
