@@ -120,9 +120,9 @@ def tune(
 
     Example: nmt tune runs/starter-en-de corrections/en-de.tsv
     """
-    from nmt import run
+    from nmt import tune
 
-    run.tune(model, files, changes, out, resume)
+    tune.tune(model, files, changes, out, resume)
 
 
 @app.command()

@@ -22,6 +22,7 @@ from nmt.progress import Bar, say
 from nmt.translate import CHUNK, Scored, Translator, split
 
 SHOWN = 3  # best and worst sentences printed; the JSON has more
+FEW, FEWER = 100, " (so few say little: look at the intervals)"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        blocks = [f"{self.test.name}: {len(self.test.references):,} sentences"]
+        count = len(self.test.references)
+        blocks = [f"{self.test.name}: {count:,} sentences{FEWER * (count < FEW)}"]
         for name, report in self.reports.items():
             blocks.append(f"{name}\n{report}")
             blocks += [f"{name}, {part}\n{one.scores[0]}\n{one.scores[1]}" for part, one in self.parts[name].items()]
@@ -144,18 +146,28 @@ def run(
     if len(set(names)) < len(names):
         raise CallError("the same system is named twice: name different ones to compare them")
     translators = {name: load(name) for name in systems}
+    _check_languages(translators)
     test = _test_set(translators, source, reference)
     given = {str(file): list(read_lines(file)) for file in hypotheses}
     _check(test, given)  # before the long work
     translated = {name: _translate(translator, test) for name, translator in translators.items()} | given
     evaluation = evaluate(test, translated, method)
     if systems:
+        stem, folder = f"evaluation-{reference.stem}" if reference else "evaluation", split(systems[0])[0]
         try:
-            stem = f"evaluation-{reference.stem}" if reference else "evaluation"
-            save(evaluation, split(systems[0])[0], translated, stem)
+            save(evaluation, folder, translated, stem)
+            say(f"written to {folder}: {stem}.json, .txt with the translations" + ", .png" * (test.sources is not None))
         except (CheckpointError, OSError) as error:  # a folder that others share, a full disk: the figures are there
             say(f"warning: the evaluation is not kept: {error}")
     return evaluation
+
+
+def _check_languages(translators: Mapping[str, Translator]) -> None:
+    """Raises CallError for systems that cannot be compared."""
+    pairs = {name: (one.recipe.data.source, one.recipe.data.target) for name, one in translators.items()}
+    if len(set(pairs.values())) > 1:
+        said = ", ".join(f"{name} translates {source} to {target}" for name, (source, target) in pairs.items())
+        raise CallError(f"these cannot be compared: {said}: evaluate each alone")
 
 
 def _test_set(translators: Mapping[str, Translator], source: Path | None, reference: Path | None) -> TestSet:

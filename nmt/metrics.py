@@ -18,6 +18,7 @@ Letters: `p` n-gram precision, `r` and `c` the lengths of references and hypothe
 """
 
 import contextlib
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -235,7 +236,8 @@ def _bleu(language: str) -> BLEU:
 def _score(metric: Metric, result: SacreScore) -> Score:
     """A result of sacreBLEU as ours. It keeps the interval in `_mean` and `_ci`, and shows it as rounded text only."""
     mean, half = float(result._mean), float(result._ci)  # of numpy, which JSON does not take
-    low, high = (mean - half, mean + half) if half >= 0 else (None, None)
+    top = math.inf if result.name == "TER" else 100.0
+    low, high = (max(mean - half, 0.0), min(mean + half, top)) if half >= 0 else (None, None)
     return Score(result.name, float(result.score), str(metric.get_signature()), low, high)
 
 

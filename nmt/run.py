@@ -6,7 +6,6 @@ The run folder is the model folder (see `nmt.checkpoint`), with `curves.png` bes
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from nmt import __version__, checkpoint, corpus
+from nmt import __version__, checkpoint
 from nmt import recipe as recipes
 from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.group import Group, join
@@ -27,19 +26,6 @@ from nmt.translate import Translator
 
 # what may change between stopping and going on: a longer training, and what does not touch the weights
 FREE = ("training.epochs", "training.checkpoint_minutes", "training.samples", "training.tensorboard")
-
-# how a trained model learns a few more pairs (docs/quality.md): each many times, among others that it knows;
-# what it knows last is kept, since valid is of the old ones
-TUNING = (
-    "data.mix=3",
-    "data.drop_duplicates=false",
-    "training.epochs=1",
-    "training.batch_tokens=400",
-    "training.learning_rate=0.0005",
-    "training.warmup=0",
-    "training.keep=last",
-)
-SEEN, LEAST, MOST = 1200, 3, 60  # how often new pairs are seen, all together, and each of them at least and at most
 
 
 class Shape(Protocol):
@@ -161,28 +147,6 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
             say(f"{folder}: no checkpoint yet, starting from the beginning")
         _train(recipe, folder, state, group)
     return folder
-
-
-def tune(
-    run: Path, files: Sequence[Path], changes: Iterable[str] = (), folder: Path | None = None, resume: bool = False
-) -> Path:
-    """Train a translator on, with more pairs, into a new folder, `<run>-tuned` unless given; the folder.
-
-    For each pair of the files some of the run's own are drawn, so that it does not forget what it knew (Chu et al.
-    2017, section 3). Raises CheckpointError for a folder that is no translator's, and what `train` raises.
-    """
-    recipe = checkpoint.read(run).recipe
-    if not files:
-        raise CallError("nothing to learn from: name a file of sentence pairs")
-    languages = recipe.data.source, recipe.data.target
-    new = sum(len(corpus.load("train", *languages, str(file))) for file in files)
-    own = {
-        "training.init_from": str(run),
-        "data.extra": [str(file) for file in files],
-        "data.extra_times": max(LEAST, min(MOST, SEEN // max(1, new))),
-    }
-    settings = [*TUNING, *(f"{key}={json.dumps(value)}" for key, value in own.items()), *changes]
-    return train(recipes.changed(recipe, settings), folder or run.with_name(f"{run.name}-tuned"), resume)
 
 
 def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group: Group) -> None:

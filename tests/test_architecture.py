@@ -84,10 +84,11 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "run": (
         9,
-        {"group", "checkpoint", "corpus", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate"}
+        {"group", "checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate"}
         | {"translation"}
         | SHAPES,
     ),
+    "tune": (10, {"checkpoint", "corpus", "progress", "recipe", "run", "translate"}),
     "evaluate": (7, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
     "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
     "explain": (7, {"tokenizer", "translate"}),
@@ -111,7 +112,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         | {"search", "shapes.report", "shapes.text", "stepper", "tokenizer", "translate"},
     ),
     "shapes.bag": (0, set()),
-    "shapes.words": (3, {"checkpoint", "tokenizer"}),
+    "shapes.words": (4, {"cells", "checkpoint", "data", "tokenizer"}),
     "shapes.classifier": (
         7,
         {
@@ -136,7 +137,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         | {"progress", "recipe", "search", "shapes.pictures", "shapes.report", "stepper", "tokenizer"},
     ),
     "cli": (
-        10,
+        11,
         {
             "checkpoint",
             "distill",
@@ -151,10 +152,10 @@ MODULES: dict[str, tuple[int, set[str]]] = {
             "run",
             "serve",
         }
-        | {"translate"}
+        | {"translate", "tune"}
         | SHAPES,
     ),
-    "__main__": (11, {"cli"}),
+    "__main__": (12, {"cli"}),
 }
 FACE = "__init__"  # brings in `translate` for those who ask it for a translator
 

@@ -15,6 +15,7 @@ import yaml
 from toy import Children, call, until, write_lines, write_recipe
 
 from nmt.attention import Dot
+from nmt.cells import Embedding
 from nmt.errors import CheckpointError, DataError
 from nmt.recipe import load_as, parse_as
 from nmt.shapes import bag
@@ -24,15 +25,19 @@ from nmt.shapes.classifier import (
     Committee,
     Labelled,
     LabelledLines,
+    Lines,
     build,
     confusion,
+    encoded,
     figures,
+    files_of,
+    known_vocabulary,
     labels_of,
     log_probs,
     padded,
     read,
 )
-from nmt.shapes.words import Words
+from nmt.shapes.words import Spelled, Spelling, Words, spelled
 from nmt.tokenizer import EOS, UNK
 
 REAL = Path(os.environ.get("NMT_DATA") or "nowhere")
@@ -120,8 +125,8 @@ def test_a_line_is_pooled_as_the_head_of_the_module_says(pooling: str, cell: str
 def test_padding_and_company_change_nothing(pooling: str, direction: str) -> None:
     model = model_of(pooling=pooling, direction=direction)
     ids = ids_of(150)  # more than are classified at once, empty lines among them
-    together = log_probs(model, ids)
-    alone = torch.cat([log_probs(model, [line]) for line in ids])
+    together = log_probs(model, Lines(ids))
+    alone = torch.cat([log_probs(model, Lines([line])) for line in ids])
     assert torch.allclose(together, alone, atol=1e-5)
     assert torch.allclose(together.exp().sum(1), torch.ones(150), atol=1e-5)
     assert together.std(0).min() > 1e-3, "lines differ"
@@ -140,16 +145,16 @@ def test_thirty_two_lines_are_learnt_by_heart(pooling: str) -> None:
         (loss.total / loss.count).backward()
         optimizer.step()
     model.eval()
-    assert torch.equal(log_probs(model, ids).argmax(1), classes)
+    assert torch.equal(log_probs(model, Lines(ids)).argmax(1), classes)
 
 
 def test_the_members_of_a_committee_learn_alone_and_answer_together() -> None:
     model = model_of(members=3)
     alone = [Committee([member]) for member in model.members]
     ids = ids_of(20)
-    shares = torch.stack([log_probs(one, ids).exp() for one in alone])
+    shares = torch.stack([log_probs(one, Lines(ids)).exp() for one in alone])
     assert shares.std(0).min() > 0, "each begins elsewhere"
-    assert torch.allclose(log_probs(model, ids).exp(), shares.mean(0), atol=1e-6)
+    assert torch.allclose(log_probs(model, Lines(ids)).exp(), shares.mean(0), atol=1e-6)
     batch = Labelled(padded(ids), torch.arange(20) % 3)
     whole = model.loss(batch, 0.1)
     whole.total.backward()
@@ -183,7 +188,7 @@ def test_attention_is_one_of_ours_and_begins_as_the_mean() -> None:
 def test_an_epoch_has_every_line_once_with_its_class_and_drops_words_anew() -> None:
     ids = [[number + 4, 3 + 50, 3 + 51] for number in range(40)]
     settings = recipe_of(training={"word_dropout": 0.3}).training
-    stream = LabelledLines(ids, torch.arange(40), settings, torch.device("cpu"))
+    stream = LabelledLines(Lines(ids), torch.arange(40), settings, torch.device("cpu"))
     epochs = []
     for epoch in (0, 1):
         batches = [stream.fetch(epoch, number) for number in range(stream.batches(epoch))]
@@ -209,6 +214,48 @@ def test_words_and_back(tmp_path: Path) -> None:
     (tmp_path / "words.json").write_text('{"a": 1}')
     with pytest.raises(CheckpointError, match="no list of words"):
         Words.load(tmp_path / "words.json")
+
+
+def test_a_word_is_itself_and_its_letters(tmp_path: Path) -> None:
+    found = Spelled.of(["sad saddest , sad", "sadder glad"], 2, 4)
+    assert found.words.words == ["sad"]
+    assert found.ngrams == ["<sa", "<sad", "ad>", "add", "adde", "dde", "sad", "sadd"], "those that two words have"
+    for name, content in files_of(found).items():
+        (tmp_path / name).write_bytes(content)
+    again = known_vocabulary(tmp_path)
+    assert again.vocab == found.vocab == UNK + 2 + 8
+    (line,) = again.encode(["sad , saddle"])
+    assert [word[0] for word in line] == [UNK + 1, UNK, UNK]
+    letters = [[again.ngrams[number - UNK - 2] for number in word[1:]] for word in line]
+    assert letters == [["<sa", "sad", "ad>", "<sad"], [], ["<sa", "sad", "add", "<sad", "sadd"]]
+
+
+def test_a_word_never_seen_is_known_by_what_it_shares() -> None:
+    vocabulary = Spelled.of(["kindly warmly", "coldly deadly"], 2, 4)
+    lines = vocabulary.encode(["gladly x", ""])
+    batch = spelled(lines)
+    assert batch.source_lengths.tolist() == [3, 1]
+    spelling = Spelling(Embedding(vocabulary.vocab, 8))
+    read = spelling(batch.source)  # (B, S, E)
+    assert read.shape == (*batch.source.shape[:2], 8)
+    own, *ngrams = lines[0][0]
+    assert own == UNK
+    weight = spelling.embedding.weight * 8**0.5
+    wanted = (weight[UNK] + weight[ngrams].sum(0) / len(ngrams) ** 0.5) / 2**0.5
+    assert torch.allclose(read[0, 0], wanted, atol=1e-6)
+    assert torch.allclose(read[0, 1], weight[UNK] / 2**0.5), "no n-gram of it is known"
+    assert torch.allclose(read[0, 2], weight[EOS] / 2**0.5), "an end has no letters"
+
+
+def test_spelled_lines_do_not_depend_on_company() -> None:
+    lines = [line for line, _ in lines_of(90, 5)] + ["", "unheard-of"]
+    vocabulary = Spelled.of(lines, 2, 5)
+    torch.manual_seed(1)
+    model = build(recipe_of(tokenizer={"ngrams": 5}), vocabulary.vocab, 2).eval()
+    together = log_probs(model, encoded(vocabulary, lines))
+    alone = torch.cat([log_probs(model, encoded(vocabulary, [line])) for line in lines])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert together.std(0).min() > 1e-3, "lines differ"
 
 
 # -- figures
@@ -252,7 +299,12 @@ def test_the_bag_is_at_the_minimum_of_its_loss_and_knows_bigrams() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [["model.members=2", "training.epochs=12"], ["tokenizer.model=unigram", "tokenizer.vocab_size=30"]]
+    "changes",
+    [
+        ["model.members=2", "training.epochs=12"],
+        ["tokenizer.model=unigram", "tokenizer.vocab_size=30"],
+        ["tokenizer.ngrams=4", "training.word_dropout=0.1"],
+    ],
 )
 def test_it_is_trained_evaluated_and_classifies(changes: list[str], films: Path) -> None:
     done = call("train", films, *(part for change in changes for part in ("--set", change)))
@@ -368,6 +420,7 @@ def test_a_test_split_with_a_new_label_is_refused_and_so_are_other_models(films:
         ("model.pooling=sum", "model.pooling"),
         ("training.metric=bleu", "training.metric"),
         ("model.members=0", "model.members"),
+        ("tokenizer.ngrams=2", "has 3 letters or more"),
         ("model.hiden=3", "did you mean 'hidden'"),
         ("data.path=nowhere", "no 'nowhere'"),
     ],

@@ -38,13 +38,15 @@ def scores(report: dict[str, Any]) -> dict[str, float]:
     return {score["name"]: score["value"] for score in report["scores"]}
 
 
+WRITTEN = "written to run: evaluation.json, .txt with the translations, .png\n"
+
+
 def test_the_test_split_of_the_recipe(system: Path, toy: Toy) -> None:
     result = call("evaluate", "run")
-    assert result.status == 0
-    assert result.err == ""
+    assert (result.status, result.err) == (0, WRITTEN)
     for said in (
         "test.en and ",
-        "test.de: 40 sentences",
+        "test.de: 40 sentences (so few say little: look at the intervals)",
         "\nrun\nBLEU ",
         "chrF2 ",
         "TER ",
@@ -63,7 +65,7 @@ def test_the_test_split_of_the_recipe(system: Path, toy: Toy) -> None:
 
 def test_json_has_everything_and_nothing_else(system: Path) -> None:
     result = call("evaluate", "run", "--json", "--beam", "2")
-    assert (result.status, result.err) == (0, "")
+    assert (result.status, result.err) == (0, WRITTEN)
     found = json.loads(result.out)
     assert found == json.loads((system / "evaluation.json").read_text())
     assert list(found) == ["test", "sentences", "systems", "comparisons"]

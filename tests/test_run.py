@@ -375,6 +375,10 @@ def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
     result = call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run")
     assert result.status == 0, result.err
     assert "240 training pairs" in result.err, "the correction 60 times, among three others each time"
+    assert f"1 pairs to learn, en to de, first: {source} → {wrong}" in result.err
+    text = Translator.load("run").translate([source])[0].text
+    assert f"of 1 new sentences, {int(text == wrong)} are now translated as given; before it were 0" in result.err
+    assert (f"now    {text}" in result.err) == (text != wrong)
     assert "training the tokenizer" not in result.err
     assert Path("run/source.model").read_bytes() == (toy.attention / "source.model").read_bytes()
     before, after = (Translator.load(folder).score([source], [wrong])[0].log_prob for folder in (toy.attention, "run"))

@@ -17,11 +17,11 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -40,16 +40,18 @@ from nmt.loss import Loss, cross_entropy
 from nmt.material import drop_words, seed_of
 from nmt.model import sizes
 from nmt.progress import say
-from nmt.recipe import AnyRecipe, Cell, Field, Section, Training, changed
+from nmt.recipe import AnyRecipe, Cell, Field, Section, Training, changed, model_validator
 from nmt.recipe import Dropout as DropoutShares
 from nmt.shapes import bag, scores
 from nmt.shapes.report import Report
-from nmt.shapes.words import Words
+from nmt.shapes.words import SHORTEST, Spelled, Spelling, Words, spelled
 from nmt.tokenizer import Tokenizer
 
 TOGETHER = 64  # lines that are classified at once
 SHOWN = 10  # labels in a message
-CLASSES, WORDS, PIECES = "classes.json", "words.json", "source.model"
+CLASSES, WORDS, NGRAMS, PIECES = "classes.json", "words.json", "ngrams.json", "source.model"
+
+Vocabulary = Words | Spelled | Tokenizer
 
 
 class ClassifierData(Section):
@@ -66,7 +68,14 @@ class Pieces(Section):
 
     model: Literal["words", "unigram", "bpe"] = Field("words", description="words: what stands between spaces")
     least: int = Field(2, ge=1, description="how often a word occurs in the train split; others are unknown")
+    ngrams: int = Field(0, ge=0, le=8, description="letters of the longest n-grams that help to know a word; 0: none")
     vocab_size: int = Field(4000, ge=8, description="pieces of a unigram or bpe model")
+
+    @model_validator(mode="after")
+    def _letters_of_words(self) -> Self:
+        if self.ngrams and (self.model != "words" or self.ngrams < SHORTEST):
+            raise ValueError(f"tokenizer.ngrams is for words and has {SHORTEST} letters or more: 4 for instance")
+        return self
 
 
 class ClassifierModel(Section):
@@ -169,25 +178,24 @@ class Committee(nn.Module):
 def build(recipe: ClassifierRecipe, vocab: int, classes: int) -> Committee:
     """The network of a recipe, freshly initialised."""
     model, drop = recipe.model, recipe.model.dropout
-    return Committee(
-        Classifier(
-            Encoder(
-                vocab,
-                model.embed,
-                model.hidden,
-                model.layers,
-                model.cell,
-                model.direction,
-                "last" if model.pooling == "attention" else model.pooling,
-                model.residual,
-                (drop.embedding, drop.layers, 0.0),
-            ),
-            model.pooling,
-            classes,
-            drop.output,
+
+    def member() -> Classifier:
+        encoder = Encoder(
+            vocab,
+            model.embed,
+            model.hidden,
+            model.layers,
+            model.cell,
+            model.direction,
+            "last" if model.pooling == "attention" else model.pooling,
+            model.residual,
+            (drop.embedding, drop.layers, 0.0),
         )
-        for _ in range(model.members)
-    )
+        if recipe.tokenizer.ngrams:
+            encoder.embedding = Spelling(encoder.embedding)  # type: ignore[assignment]
+        return Classifier(encoder, model.pooling, classes, drop.output)
+
+    return Committee(member() for _ in range(model.members))
 
 
 # -- data
@@ -243,39 +251,33 @@ def known_labels(folder: Path) -> list[str]:
     return checkpoint.read_list(folder / CLASSES, "labels")
 
 
-def vocabulary_of(recipe: ClassifierRecipe, lines: Sequence[str]) -> Words | Tokenizer:
+def vocabulary_of(recipe: ClassifierRecipe, lines: Sequence[str]) -> Vocabulary:
     """The words or pieces of a recipe, from the lines of its train split."""
     spec = recipe.tokenizer
+    if spec.model == "words" and spec.ngrams:
+        return Spelled.of(lines, spec.least, spec.ngrams)
     if spec.model == "words":
         return Words.of(lines, spec.least)
     return tokenizer.train(lines, spec.model, spec.vocab_size)
 
 
-def known_vocabulary(folder: Path) -> Words | Tokenizer:
+def files_of(vocabulary: Vocabulary) -> dict[str, bytes]:
+    """What `known_vocabulary` reads."""
+    if isinstance(vocabulary, Spelled):
+        return {**files_of(vocabulary.words), NGRAMS: _json(vocabulary.ngrams)}
+    return {WORDS if isinstance(vocabulary, Words) else PIECES: vocabulary.proto}
+
+
+def _json(texts: Sequence[str]) -> bytes:
+    return json.dumps(texts, ensure_ascii=False, indent=0).encode()
+
+
+def known_vocabulary(folder: Path) -> Vocabulary:
     """The words or pieces of a trained model."""
-    words = folder / WORDS
-    return Words.load(words) if words.is_file() else Tokenizer.load(folder / PIECES)
-
-
-class LabelledLines:
-    """Lines as batches of about equal length; words are dropped anew in each epoch."""
-
-    def __init__(
-        self, ids: Sequence[Sequence[int]], classes: Tensor, settings: ClassifierTraining, device: torch.device
-    ) -> None:
-        self.ids, self.classes, self.settings, self.device = ids, classes, settings, device
-        lengths = np.array([len(line) + 1 for line in ids])
-        self.plan = Batches(lengths, lengths, settings.rows * int(np.median(lengths)), settings.seed)
-
-    def batches(self, epoch: int) -> int:
-        return len(self.plan.plan(epoch))
-
-    def fetch(self, epoch: int, number: int) -> Labelled:
-        rows = self.plan.plan(epoch)[number]
-        lines = padded([self.ids[row] for row in rows])
-        if self.settings.word_dropout:
-            lines = drop_words(lines, self.settings.word_dropout, seed_of(self.settings.seed, epoch, number))
-        return Labelled(lines.to(self.device), self.classes[torch.from_numpy(rows)].to(self.device))
+    if not (folder / WORDS).is_file():
+        return Tokenizer.load(folder / PIECES)
+    words, ngrams = Words.load(folder / WORDS), folder / NGRAMS
+    return Spelled(words, checkpoint.read_list(ngrams, "n-grams")) if ngrams.is_file() else words
 
 
 def padded(ids: Sequence[Sequence[int]]) -> Batch:
@@ -283,14 +285,52 @@ def padded(ids: Sequence[Sequence[int]]) -> Batch:
     return collate(ids, [[]] * len(ids))
 
 
+@dataclass(frozen=True)
+class Lines:
+    """Lines of ids, or of the features of words, and what makes a batch of some."""
+
+    ids: Sequence[Sequence[Any]]
+    padded: Callable[[Sequence[Sequence[Any]]], Batch] = padded
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self, rows: Iterable[int]) -> Batch:
+        return self.padded([self.ids[row] for row in rows])
+
+
+def encoded(vocabulary: Vocabulary, lines: Sequence[str]) -> Lines:
+    """Lines as a vocabulary reads them."""
+    return Lines(vocabulary.encode(lines), spelled if isinstance(vocabulary, Spelled) else padded)
+
+
+class LabelledLines:
+    """Lines as batches of about equal length; words are dropped anew in each epoch."""
+
+    def __init__(self, lines: Lines, classes: Tensor, settings: ClassifierTraining, device: torch.device) -> None:
+        self.lines, self.classes, self.settings, self.device = lines, classes, settings, device
+        lengths = np.array([len(line) + 1 for line in lines.ids])
+        self.plan = Batches(lengths, lengths, settings.rows * int(np.median(lengths)), settings.seed)
+
+    def batches(self, epoch: int) -> int:
+        return len(self.plan.plan(epoch))
+
+    def fetch(self, epoch: int, number: int) -> Labelled:
+        rows = self.plan.plan(epoch)[number]
+        lines = self.lines.batch(rows)
+        if self.settings.word_dropout:
+            lines = drop_words(lines, self.settings.word_dropout, seed_of(self.settings.seed, epoch, number))
+        return Labelled(lines.to(self.device), self.classes[torch.from_numpy(rows)].to(self.device))
+
+
 @torch.inference_mode()
-def log_probs(model: Committee, ids: Sequence[Sequence[int]]) -> Tensor:
-    """log p (N, C) of the classes of each line."""
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    found: list[Tensor] = []
-    for at in range(0, len(order), TOGETHER):
-        lines = padded([ids[row] for row in order[at : at + TOGETHER]])
-        found.append(model.log_probs(lines.to(model.device)).cpu())
+def log_probs(model: Committee, lines: Lines, most: int | None = None) -> Tensor:
+    """log p (N, C) of the classes of each line, or of the first so many."""
+    order = sorted(range(len(lines))[:most], key=lambda row: len(lines.ids[row]))
+    found = [
+        model.log_probs(lines.batch(order[at : at + TOGETHER]).to(model.device)).cpu()
+        for at in range(0, len(order), TOGETHER)
+    ]
     return torch.cat(found)[torch.tensor(order).argsort()]
 
 
@@ -315,13 +355,13 @@ def confusion(gold: Tensor, guessed: Tensor, classes: int) -> scores.Ids:
 class Validation:
     """Accuracy, macro F1 and loss on the valid split."""
 
-    def __init__(self, model: Committee, ids: list[list[int]], classes: Tensor, labels: int) -> None:
-        self.model, self.ids, self.classes, self.labels = model, ids, classes, labels
+    def __init__(self, model: Committee, lines: Lines, classes: Tensor, labels: int) -> None:
+        self.model, self.lines, self.classes, self.labels = model, lines, classes, labels
 
     def __call__(self, quick: bool) -> dict[str, Any]:
-        some = slice(TOGETHER if quick else None)
-        gold = self.classes[some]
-        found = log_probs(self.model, self.ids[some])
+        most = TOGETHER if quick else None
+        gold = self.classes[:most]
+        found = log_probs(self.model, self.lines, most)
         loss = -float(found.gather(1, gold.unsqueeze(1)).mean())
         table = confusion(gold, found.argmax(1), self.labels)
         return {"loss": loss, **figures(table)}
@@ -344,18 +384,15 @@ def job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Label
     counts = Counter(train.labels)
     return Job(
         model,
-        LabelledLines(vocabulary.encode(train.lines), classes, settings, hardware.device),
+        LabelledLines(encoded(vocabulary, train.lines), classes, settings, hardware.device),
         lambda batch, progress: model.loss(batch, settings.label_smoothing),
-        Validation(model, vocabulary.encode(valid.lines), validation, len(labels)),
+        Validation(model, encoded(vocabulary, valid.lines), validation, len(labels)),
         {
             "parameters": sizes(model),
             "vocabulary": {"source": vocabulary.vocab},
             "data": {"train": len(train.lines), "valid": len(valid.lines), "labels": dict(sorted(counts.items()))},
         },
-        {
-            WORDS if isinstance(vocabulary, Words) else PIECES: vocabulary.proto,
-            CLASSES: json.dumps(labels, ensure_ascii=False).encode(),
-        },
+        {**files_of(vocabulary), CLASSES: _json(labels)},
         f"{len(train.lines):,} lines of {len(labels)} classes, {vocabulary.vocab:,} pieces",
     )
 
@@ -369,12 +406,12 @@ class Loaded:
 
     model: Committee
     recipe: ClassifierRecipe
-    vocabulary: Words | Tokenizer
+    vocabulary: Vocabulary
     labels: list[str]
 
     def log_probs(self, lines: Sequence[str]) -> Tensor:
         """log p (N, C) of the labels of each line."""
-        return log_probs(self.model, self.vocabulary.encode(lines))
+        return log_probs(self.model, encoded(self.vocabulary, lines))
 
 
 def load(folder: Path, changes: Iterable[str] = (), device: str = "auto") -> Loaded:
@@ -421,10 +458,10 @@ def evaluate(folder: Path, changes: Iterable[str] = ()) -> Report:
 
 def _alone(one: Loaded, lines: Sequence[str], gold: Tensor) -> dict[str, dict[str, float]]:
     """How far the members of a committee are from each other; nothing of one that is alone anyway."""
-    ids, members = one.vocabulary.encode(lines), one.model.members
+    read, members = encoded(one.vocabulary, lines), one.model.members
     if len(members) == 1:
         return {}
-    right = [log_probs(Committee([member]), ids).argmax(1) == gold for member in members]
+    right = [log_probs(Committee([member]), read).argmax(1) == gold for member in members]
     found = [100 * float(hits.double().mean()) for hits in right]
     return {
         f"a member of {len(members)} alone, accuracy": {

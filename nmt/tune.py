@@ -1,0 +1,71 @@
+"""A trained translator learns more pairs: what people corrected on its page, or another kind of text.
+
+Each new pair is seen many times, among others that the model knows already, so that it forgets little of them (Chu et
+al. 2017, section 3). What was measured is in docs/quality.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nmt import checkpoint, corpus, run
+from nmt.corpus import Corpus
+from nmt.errors import CallError
+from nmt.progress import say
+from nmt.recipe import changed
+from nmt.translate import Translator
+
+SETTINGS = (
+    "data.mix=3",
+    "data.drop_duplicates=false",
+    "training.epochs=1",
+    "training.batch_tokens=400",
+    "training.learning_rate=0.0005",
+    "training.warmup=0",
+    "training.keep=last",  # valid is of the old ones
+)
+SEEN, LEAST, MOST = 1200, 3, 60  # how often new pairs are seen, all together, and each of them at least and at most
+TRIED, SHOWN = 200, 3  # new pairs that are translated before and after, and of those that failed the ones printed
+
+
+def tune(
+    old: Path, files: Sequence[Path], changes: Iterable[str] = (), folder: Path | None = None, resume: bool = False
+) -> Path:
+    """Train a translator on, with more pairs, into a new folder, `<old>-tuned` unless given; the folder.
+
+    Says how many of the new pairs it has learnt. Raises CheckpointError for a folder that is no translator's, and what
+    `nmt.run.train` raises.
+    """
+    recipe = checkpoint.read(old).recipe
+    if not files:
+        raise CallError("nothing to learn from: name a file of sentence pairs")
+    pairs = [corpus.load("train", recipe.data.source, recipe.data.target, str(file)) for file in files]
+    count = sum(map(len, pairs))
+    first = next((pair for one in pairs for pair in zip(one.source[:1], one.target[:1], strict=True)), None)
+    if first:
+        say(f"{count:,} pairs to learn, {recipe.data.source} to {recipe.data.target}, first: {first[0]} → {first[1]}")
+    own = {
+        "training.init_from": str(old),
+        "data.extra": [str(file) for file in files],
+        "data.extra_times": max(LEAST, min(MOST, SEEN // max(1, count))),
+    }
+    settings = [*SETTINGS, *(f"{key}={json.dumps(value)}" for key, value in own.items()), *changes]
+    new = run.train(changed(recipe, settings), folder or old.with_name(f"{old.name}-tuned"), resume)
+    _tell(pairs, *(Translator.load(one) for one in (old, new)))
+    return new
+
+
+def _tell(pairs: Sequence[Corpus], before: Translator, after: Translator) -> None:
+    """Says what became of the first new pairs."""
+    some = [pair for one in pairs for pair in zip(one.source[:TRIED], one.target[:TRIED], strict=True)][:TRIED]
+    sources = [source for source, _ in some]
+    old, new = ([one.text for one in model.translate(sources)] for model in (before, after))
+    learnt, known = (sum(text == target for text, (_, target) in zip(texts, some, strict=True)) for texts in (new, old))
+    say(f"of {len(some):,} new sentences, {learnt:,} are now translated as given; before it were {known:,}")
+    failed = [(pair, text) for pair, text in zip(some, new, strict=True) if text != pair[1]]
+    for (source, target), text in failed[:SHOWN]:
+        say(f"  {source}\n    given  {target}\n    now    {text}")
+    if failed:
+        say("what is not learnt yet needs more sentences with the same words, or a higher training.learning_rate")
