@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 # the package and what it needs, in an environment of its own; again only when pyproject.toml changes
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'nmt needs Python 3.11 or newer: make PYTHON=python3.12')"
+	@echo "installing into $(VENV): some minutes, in which nothing is said"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -31,6 +31,10 @@ MOST_EPOCHS, LEAST_EPOCHS = 60, 4
 MOST_HELD, HELD = 1000, 20  # pairs held out for valid: one in HELD, at most MOST_HELD
 LONG = 15  # words of a sentence on average, from which on attention needs the shortcut with more pairs too
 FEWEST = 40  # pairs; of fewer nothing can be learnt
+FEW_PAIRS = 2_000
+FEW = "So few pairs teach little more than themselves: a few thousand are worth finding."
+LETTERS = 4  # of a piece on average, about
+VALIDATE = 50  # updates at least, from one validation to the next
 MANY = 1_000  # characters, from which on the rare ones are spelled as bytes
 
 
@@ -124,10 +128,14 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], alone:
     held = max(1, min(MOST_HELD, count // HELD))
     hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if alone else ""
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * max(1.0, words[1])))))
+    pieces = sum(len(line) for line in sample[1]) / len(sample[1]) / LETTERS  # of a target sentence, about
+    updates = count * (pieces + 1) / plan.batch_tokens  # in an epoch
+    few = f"\n# {FEW}" if count < FEW_PAIRS else ""
+    often = f"\n  validate_every: {VALIDATE}  # updates; an epoch has fewer" if updates < VALIDATE else ""
     shortcut = ", shortcut: true" if plan.shortcut or max(words) > LONG else ""
     train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
     return f"""\
-# {languages[0]} to {languages[1]}: {count:,} pairs, {words[0]:.1f} and {words[1]:.1f} words a sentence on average.
+# {languages[0]} to {languages[1]}: {count:,} pairs, {words[0]:.1f} and {words[1]:.1f} words a sentence on average.{few}
 # Written by `nmt init` from what is in the corpus. Change what you like; `nmt info` says what it makes of the model.
 data:
   source: {json.dumps(languages[0])}
@@ -149,10 +157,10 @@ model:
   dropout: {{embedding: {plan.dropout}, layers: {plan.dropout}, output: {plan.dropout}}}
 training:
   epochs: {epochs}  # many for a small corpus; stops early where valid no longer gets better
-  patience: 12
+  patience: 12{often}
   batch_tokens: {plan.batch_tokens}  # small batches learn more from each pair, large ones take less time for it
   learning_rate: {plan.learning_rate}
-  warmup: 200
+  warmup: {max(1, min(200, round(updates * epochs / 10)))}  # updates
 search:
   length_penalty: 1.6  # larger for longer translations; compare on valid
 """

@@ -65,7 +65,9 @@ class Bar:
         now = time.monotonic()
         if not self.console.is_terminal and now - self.spoken >= INTERVAL:
             self.spoken = now
-            self.say(f"{self.label} {done / self.total:.0%} {figures}".rstrip())
+            left = self.progress.tasks[0].time_remaining
+            more = f", {left / 60:.0f} min left" if left and left > 90 else f", {left:.0f} s left" if left else ""
+            self.say(f"{self.label} {done / self.total:.0%}{more} {figures}".rstrip())
 
     def say(self, message: str) -> None:
         """A line above the bar."""

@@ -420,16 +420,22 @@ def _set(content: dict[str, Any], change: str) -> None:
         raise RecipeError(f"--set {change}: '{value}' is not a YAML value") from None
 
 
+_NEEDED = {"int_": "a whole number is needed", "float_": "a number is needed", "bool_": "true or false is needed"}
+
+
 def _explain(kind: type[AnyRecipe], problem: dict[str, Any]) -> str:
     """One pydantic error as a line: dotted key, what was given, what is allowed."""
     where = [str(part) for part in problem["loc"]]
     key = ".".join(where)
     if problem["type"] == "extra_forbidden":
         allowed = _keys(kind, where[:-1])
-        near = difflib.get_close_matches(where[-1], allowed, n=1)
+        near = difflib.get_close_matches(where[-1], allowed, n=1) or _sections_with(kind, key)
         hint = f"did you mean '{near[0]}'?" if near else f"allowed are {', '.join(allowed)}"
         return f"unknown key '{key}': {hint}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = next(
+        (said for start, said in _NEEDED.items() if problem["type"].startswith(start)),
+        str(problem["msg"]).removeprefix("Value error, "),
+    )
     if problem["type"] == "value_error":
         return message
     if problem["type"] == "missing":
@@ -437,6 +443,16 @@ def _explain(kind: type[AnyRecipe], problem: dict[str, Any]) -> str:
     if problem["type"] == "string_type" and isinstance(problem["input"], bool):
         message += ": put it in quotes, YAML reads no, yes, on and off as false and true"
     return f"{key}: {problem['input']!r} is not allowed: {message[0].lower() + message[1:]}"
+
+
+def _sections_with(kind: type[AnyRecipe], key: str) -> list[str]:
+    """The places where a key that stands at the top would be right."""
+    sections = ((name, field.annotation) for name, field in kind.model_fields.items())
+    return [
+        f"{name}.{key}"
+        for name, section in sections
+        if isinstance(section, type) and issubclass(section, BaseModel) and key in section.model_fields
+    ]
 
 
 def _keys(kind: type[AnyRecipe], where: list[str]) -> list[str]:

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from nmt import checkpoint
 from nmt.errors import CallError
+from nmt.progress import say
 from nmt.recipe import shipped
+from nmt.translate import split
 
 LOGINS = "NMT_DEMO_AUTH"  # environment variable with `user:password` lines
 
@@ -36,6 +39,9 @@ def serve(
     if share and not credentials:
         raise CallError(f"--share opens the page to the world: set logins with --auth FILE or ${LOGINS} as well")
     _listen(host, port)
+    for folder in (folder for system in folders for folder in split(system)):
+        checkpoint.read(folder)  # before the page's libraries are loaded, which takes a while
+    say("opening the page ...")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # else kernels for each shape of a batch pile up
     page().serve(folders, changes, corrections, host, port, credentials, share)
 

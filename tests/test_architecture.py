@@ -93,7 +93,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
     "explain": (7, {"tokenizer", "translate"}),
     "service": (7, {"recipe", "translate"}),
-    "serve": (2, {"recipe"}),
+    "serve": (7, {"checkpoint", "progress", "recipe", "translate"}),
     # the other shapes: `run` and `cli` alone reach them
     "shapes.__init__": (0, set()),
     "shapes.report": (0, set()),

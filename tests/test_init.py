@@ -41,8 +41,22 @@ def test_two_files_become_a_recipe_that_trains() -> None:
     assert (made.data.source, made.data.target, made.data.hold_out) == ("en", "no", 5)
     assert [len(material.load_split(made.data, split)) for split in ("train", "valid", "test")] == [90, 5, 5]
     quick = ["--set", "training.epochs=1", "--set", "model.decoder.hidden=16", "--set", "training.threads=1"]
-    assert call("train", "my.yaml", "--out", "run", *quick).status == 0
+    done = call("train", "my.yaml", "--out", "run", *quick)
+    assert done.status == 0, done.err
     assert call("evaluate", "run").status == 0
+
+
+def test_few_pairs_get_a_training_that_fits_them_and_a_word_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    init.write([write("my/pairs.en"), write("my/pairs.de")], None, None, Path("my.yaml"))
+    assert init.FEW in Path("my.yaml").read_text(encoding="utf-8")
+    few = recipe.load("my.yaml").training
+    assert few.warmup < few.validate_every == init.VALIDATE
+    assert "too long for so short" not in call("train", "my.yaml", "--out", "run", "--set=training.patience=1").err
+    monkeypatch.setattr(init, "FEW_PAIRS", 50)
+    monkeypatch.setattr(init, "VALIDATE", 1)
+    init.write([Path("my/pairs.en"), Path("my/pairs.de")], None, None, Path("other.yaml"))
+    assert init.FEW not in Path("other.yaml").read_text(encoding="utf-8")
+    assert recipe.load("other.yaml").training.validate_every is None
 
 
 def test_valid_and_test_beside_the_corpus_are_taken() -> None:
