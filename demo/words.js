@@ -69,5 +69,8 @@ document.addEventListener("keydown", (event) => { // the framework's own is Shif
   event.preventDefault();
   document.querySelector("#go").click();
 });
+const target = document.querySelector("#target"); // its label names the button to copy, the first thing in it
+target.querySelector("[data-testid=block-info]").id = "target-name";
+target.querySelector("textarea").setAttribute("aria-labelledby", "target-name");
 new MutationObserver(settle).observe(element, { childList: true, subtree: true, attributeFilter: ["tabindex"] });
 settle();

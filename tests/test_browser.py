@@ -102,6 +102,7 @@ def test_the_direction_is_swapped(page: Any) -> None:
     assert page.input_value("#source textarea") == text
     assert "English" in page.inner_text("#target")
     assert "toy-de-en" in page.input_value("#pair input")
+    assert page.get_by_role("textbox", name="English").count() == 1, "the box has the name that it shows"
     page.wait_for_function("!document.querySelector('#words [data-word]')")
     assert page.input_value("#correction textarea") == "", "nothing of the other direction stays"
 
