@@ -226,7 +226,7 @@ class Translator:
             mean = torch.stack(golds).logsumexp(0) - torch.log(torch.tensor(float(len(golds))))
             for row, place in enumerate(group):
                 log_probs = mean[row, : len(pieces[place]) + 1].tolist()
-                tokens = self.members[0].target.pieces(pieces[place])
+                tokens = self.members[0].target.split(targets[place])
                 found[place] = Scored(sum(log_probs), tokens, log_probs)
         return [one for one in found if one is not None]
 

@@ -243,12 +243,15 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     told: list[str] = []
     monkeypatch.setattr(gr, "Info", told.append)
     work = translated(page, LINES[0])
+    file = page.folder / "en-de.tsv"
     kept, whole, html = page.accept(work, "tämä on oikein")
     assert whole == kept.translation.text == "tämä on oikein", "it stands where the other stood"
     assert len(kept.translation.log_probs) == len(kept.translation.tokens) + 1
     assert html.count("kept to train on") == 1
     assert "kept to train on" not in page.ranked(kept, 1)[2], "what is changed is another sentence"
-    file = page.folder / "en-de.tsv"
+    assert words_of(page.accept(work, "iso 日本")[2])[1] == "日本", "also where the model cannot write it"
+    del told[1:]
+    file.write_text("\n".join(file.read_text().splitlines()[:2]) + "\n")
     assert file.read_text().splitlines()[1].split("\t")[:2] == [LINES[0], "tämä on oikein"]
     assert told == [f"Kept in en-de.tsv to train on: {LINES[0]} – tämä on oikein"]
     assert str(page.folder) not in told[0]
