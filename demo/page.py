@@ -101,10 +101,10 @@ class Work:
 
     def corrected(self, translation: Translation, kept: bool = False) -> Work:
         """With another translation of the chosen sentence, behind which those that it had stay to choose from."""
-        known = {one.text: one for one in (translation, self.translation, *self.translation.alternatives)}
-        found = [replace(one, alternatives=[]) for one in known.values()]
+        before = [self.translation, *self.translation.alternatives]
+        known = {one.text: replace(one, alternatives=[]) for one in before if one.text != translation.text}
         done = list(self.done)
-        done[self.chosen] = replace(found[0], alternatives=found[1:MOST])
+        done[self.chosen] = replace(translation, alternatives=list(known.values())[: MOST - 1])
         places = self.kept | {self.chosen} if kept else self.kept - {self.chosen}
         return replace(self, done=tuple(done), kept=places, others=())
 

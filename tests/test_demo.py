@@ -164,6 +164,16 @@ def test_texts_are_shown_from_where_they_differ() -> None:
     assert view.short("x " * 50) == "x " * 19 + "x…"
 
 
+def test_a_sentence_that_is_cut_is_told_of(page: Any, monkeypatch: Any) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Warning", told.append)
+    translated(page, LINES[0])
+    assert not told
+    translated(page, " ".join([LINES[0]] * 100))
+    assert len(told) == 1
+    assert "1 of the sentences is longer than this model can read at once" in told[0]
+
+
 # -- see why, work with it
 
 

@@ -63,6 +63,12 @@ def test_the_test_split_of_the_recipe(system: Path, toy: Toy) -> None:
     assert "test.de: 40 sentences\n  run\n    BLEU " in call("info", "run").out
 
 
+def test_systems_of_different_directions_are_not_compared(system: Path, back: Path) -> None:
+    result = call("evaluate", "run", back)
+    assert result.status == 2
+    assert f"run translates en to de, {back} translates de to en" in result.error
+
+
 def test_json_has_everything_and_nothing_else(system: Path) -> None:
     result = call("evaluate", "run", "--json", "--beam", "2")
     assert (result.status, result.err) == (0, WRITTEN)

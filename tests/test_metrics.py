@@ -77,6 +77,19 @@ def test_a_few_lines_without_a_match_are_scored_too() -> None:
     assert found.scores[1].value > 0
 
 
+def test_intervals_of_few_lines_stay_where_scores_can_be() -> None:
+    references = ["the cat sat on the mat today", "a dog ran home", "two birds sing in the big old tree"]
+    report = metrics.evaluate(["the cat sat on the mat today", "a dog ran home", "no"], references)
+    wide = 0
+    for score in report.scores:
+        assert score.low is not None
+        assert score.high is not None
+        assert 0 <= score.low <= score.high
+        assert score.high <= 100 or score.name == "TER"
+        wide += score.low == 0 or score.high == 100
+    assert wide, "some would lie outside"
+
+
 def test_signatures_say_how_and_intervals_contain_the_value() -> None:
     for score in metrics.evaluate(GOOD, REFERENCES, language="de", bootstrap=200).scores:
         assert "version:" in score.signature
