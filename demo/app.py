@@ -57,7 +57,7 @@ def build(page: Page) -> gr.Blocks:
             pair = gr.Dropdown(
                 labels, value=labels[0], label="Languages and model", scale=5, min_width=240, elem_id="pair"
             )
-            swap = gr.Button(scale=1, min_width=96, **page.swappable(labels[0]))
+            swap = gr.Button("⇄ Swap", scale=1, min_width=96, visible=page.opposite(labels[0]) is not None)
         with gr.Tabs():
             with gr.Tab("Translate"):
                 _translate(page, pair, swap)

@@ -185,17 +185,11 @@ class Page:
         return (
             gr.update(label=view.language(source)),
             gr.update(label=view.language(target)),
-            gr.update(**self.swappable(label)),
+            gr.update(visible=self.opposite(label) is not None),
             view.legend(self.models[label].attends),
             search.beam,
             search.length_penalty,
         )
-
-    def swappable(self, label: str) -> dict[str, Any]:
-        """What the button to swap says: where it cannot, what is missing."""
-        there = self.opposite(label) is not None
-        missing = f"No {view.pair(self.models[label].languages[::-1])} to swap to"
-        return {"value": "⇄ Swap" if there else missing, "interactive": there}
 
     def swap(self, label: str, source: str, target: str) -> tuple[Any, ...]:
         """The opposite direction, with the translation as its source; nothing of the old one stays."""

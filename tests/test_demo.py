@@ -142,14 +142,13 @@ def test_the_pair_can_be_swapped_where_the_opposite_is_loaded(page: Any) -> None
     assert (other, text, target, work) == (back, "Fisch", "", None)
     assert "data-word" not in html, "nothing of the other direction stays"
     source, target, swap, legend, beam, _ = page.picked(back)
-    assert (source["label"], target["label"], swap["interactive"], beam) == ("German", "English", True, 3)
+    assert (source["label"], target["label"], swap["visible"], beam) == ("German", "English", True, 3)
     assert "where in the source the model looked" in legend
     assert "has no attention" in page.picked(SECOND)[3]
 
 
-def test_where_no_opposite_is_loaded_the_button_says_so(models: list[Any], tmp_path: Path) -> None:
-    found = page_module.Page(models[:1], tmp_path, tmp_path).swappable(FIRST)
-    assert found == {"value": "No German → English to swap to", "interactive": False}
+def test_where_no_opposite_is_loaded_nothing_can_be_swapped(models: list[Any], tmp_path: Path) -> None:
+    assert not page_module.Page(models[:1], tmp_path, tmp_path).picked(FIRST)[2]["visible"]
 
 
 def test_languages_have_names() -> None:
