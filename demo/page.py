@@ -261,9 +261,10 @@ class Page:
             found = work.model.service.alternatives(work.source, before, 2 * MOST).result(PATIENCE)
         now = work.translation
         known = {one.translation.text: one.translation for one in reversed(found)}  # of two of one text the likelier
-        others = [(share, one) for one in known.values() if (share := chance(one, here.first)) is not None]
-        others = sorted((pair for pair in others if pair[1].text != now.text), key=lambda pair: -pair[0])
-        others = [(here.probability or 0.0, now), *others[: MOST - 1]]  # what stands there comes first
+        known.pop(now.text, None)
+        likely = [(share, one) for one in known.values() if (share := chance(one, here.first)) is not None]
+        likely.sort(key=lambda pair: -pair[0])
+        others = [(here.probability or 0.0, now), *likely[: MOST - 1]]  # what stands there comes first
         work = replace(work, others=tuple(one for _, one in others))
         texts = view.from_where_they_differ([one.text for one in work.others])
         choices = [(f"{text}   ({view.share(others[n][0])})", n) for n, text in enumerate(texts)]
@@ -298,8 +299,10 @@ class Page:
             raise gr.Error(FIRST, print_exception=False)
         if not text.strip():
             raise gr.Error("There is no translation to keep: write one first", print_exception=False)
+        given = work.translation
         with told():
-            (scored,) = answers(work.model.service.score([work.source], [limited(text)]))
+            if limited(text) != given.text:
+                given = self.scored(work, text)
         try:
             file, new = corrections.append(self.folder, work.model.languages, work.source, text, work.model.name)
         except DataError as error:
@@ -307,12 +310,15 @@ class Page:
             raise gr.Error("This could not be kept: tell whoever runs this page", print_exception=False) from None
         kept = f"Kept in {file.name} to train on" if new else f"{file.name} has it already"
         gr.Info(f"{kept}: {view.short(work.source)} – {view.short(text)}")
-        now = work.translation
-        if text != now.text:
-            score = scored.log_prob / lp(len(scored.log_probs), work.model.service.translator.settings.length_penalty)
-            now = Translation(text, score, scored.tokens, scored.log_probs, now.source_tokens)
-        work = work.corrected(now, kept=True)
+        work = work.corrected(given, kept=True)
         return work, work.text, work.shown()
+
+    def scored(self, work: Work, text: str) -> Translation:
+        """A text of the visitor's as a translation of the chosen sentence."""
+        service = work.model.service
+        (found,) = answers(service.score([work.source], [text]))
+        score = found.log_prob / lp(len(found.log_probs), service.translator.settings.length_penalty)
+        return Translation(text, score, found.tokens, found.log_probs, work.translation.source_tokens)
 
     # Files
 

@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, get_args
@@ -228,6 +228,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not what nmt writes there: copy it again")
     return content
+
+
+def list_bytes(texts: Sequence[str]) -> bytes:
+    """The content of a file that `read_list` reads."""
+    return json.dumps(texts, ensure_ascii=False, indent=0).encode()
 
 
 def read_list(path: Path, what: str) -> list[str]:

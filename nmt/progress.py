@@ -65,10 +65,15 @@ class Bar:
         now = time.monotonic()
         if not self.console.is_terminal and now - self.spoken >= INTERVAL:
             self.spoken = now
-            left = self.progress.tasks[0].time_remaining
-            more = f", {left / 60:.0f} min left" if left and left > 90 else f", {left:.0f} s left" if left else ""
-            self.say(f"{self.label} {done / self.total:.0%}{more} {figures}".rstrip())
+            left = _left(self.progress.tasks[0].time_remaining)
+            self.say(f"{self.label} {done / self.total:.0%}{left} {figures}".rstrip())
 
     def say(self, message: str) -> None:
         """A line above the bar."""
         self.progress.console.print(message, markup=False)
+
+
+def _left(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    return f", {seconds / 60:.0f} min left" if seconds > 90 else f", {seconds:.0f} s left"

@@ -53,7 +53,7 @@ def tune(
     }
     settings = [*SETTINGS, *(f"{key}={json.dumps(value)}" for key, value in own.items()), *changes]
     new = run.train(changed(recipe, settings), folder or old.with_name(f"{old.name}-tuned"), resume)
-    _tell(pairs, *(Translator.load(one) for one in (old, new)))
+    _tell(pairs, *(run.translator(str(one)) for one in (old, new)))
     return new
 
 

@@ -14,7 +14,6 @@ Letters: B lines, S length of a line, M width of the encoder's output, C classes
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -264,12 +263,8 @@ def vocabulary_of(recipe: ClassifierRecipe, lines: Sequence[str]) -> Vocabulary:
 def files_of(vocabulary: Vocabulary) -> dict[str, bytes]:
     """What `known_vocabulary` reads."""
     if isinstance(vocabulary, Spelled):
-        return {**files_of(vocabulary.words), NGRAMS: _json(vocabulary.ngrams)}
+        return {**files_of(vocabulary.words), NGRAMS: checkpoint.list_bytes(vocabulary.ngrams)}
     return {WORDS if isinstance(vocabulary, Words) else PIECES: vocabulary.proto}
-
-
-def _json(texts: Sequence[str]) -> bytes:
-    return json.dumps(texts, ensure_ascii=False, indent=0).encode()
 
 
 def known_vocabulary(folder: Path) -> Vocabulary:
@@ -392,7 +387,7 @@ def job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Label
             "vocabulary": {"source": vocabulary.vocab},
             "data": {"train": len(train.lines), "valid": len(valid.lines), "labels": dict(sorted(counts.items()))},
         },
-        {**files_of(vocabulary), CLASSES: _json(labels)},
+        {**files_of(vocabulary), CLASSES: checkpoint.list_bytes(labels)},
         f"{len(train.lines):,} lines of {len(labels)} classes, {vocabulary.vocab:,} pieces",
     )
 

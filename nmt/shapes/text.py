@@ -7,14 +7,13 @@ generator        python: the sources of the standard library of the Python that 
 from __future__ import annotations
 
 import hashlib
-import json
 import sysconfig
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
-from nmt.checkpoint import read_list
+from nmt.checkpoint import list_bytes, read_list
 from nmt.corpus import locate, read_lines
 from nmt.errors import CheckpointError, DataError
 from nmt.recipe import Field, Section
@@ -80,7 +79,7 @@ class Characters:
 
     @property
     def proto(self) -> bytes:
-        return json.dumps(self.letters, ensure_ascii=False).encode()
+        return list_bytes(self.letters)
 
     def encode(self, text: str) -> list[int]:
         return [self._ids.get(letter, UNK) for letter in text]

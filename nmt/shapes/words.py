@@ -9,7 +9,6 @@ Letters: B lines, S length of a line, F features of a word, the word itself and 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt.cells import Embedding
-from nmt.checkpoint import read_list
+from nmt.checkpoint import list_bytes, read_list
 from nmt.data import Batch, collate, pad
 from nmt.tokenizer import PAD, UNK
 
@@ -54,7 +53,7 @@ class Words:
 
     @property
     def proto(self) -> bytes:
-        return json.dumps(self.words, ensure_ascii=False, indent=0).encode()
+        return list_bytes(self.words)
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of each line."""
