@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -194,8 +195,8 @@ class _Search(Generic[S]):
         parents, tokens, single = choose(log_probs, weights)
         self.records.append(_Record(parents.tolist(), tokens.tolist(), single.tolist(), looks))
         if self.options.width > 1:  # else each hypothesis stays where it is
-            self.state = self.state.select(parents)
-        return self._drop(tokens)
+            self.state = self.state.select(parents.to(log_probs.device))
+        return self._drop(tokens.to(log_probs.device))
 
     def _greedy(self, log_probs: Tensor, weights: Tensor | None, looks: Tensor | None) -> Tensor:
         """All of a step for a beam of 1, with the least work: the same as `_expand`, a third of the time."""
@@ -217,19 +218,24 @@ class _Search(Generic[S]):
         (count, width), vocab = self.total.shape, log_probs.size(1)
         totals = (self.total.unsqueeze(2) + log_probs.view(count, width, vocab)).view(count, -1)  # (B, K·V)
         # one hypothesis can end only once, so the best 2K candidates hold K that go on
-        best, flat = totals.topk(min(2 * self.options.width, totals.size(1)), dim=1)  # (B, C)
-        tokens = flat % vocab
-        parents = flat // vocab + torch.arange(count, device=flat.device).unsqueeze(1) * width  # rows
-        single = log_probs.reshape(-1)[parents * vocab + tokens]  # (B, C)
+        candidates = totals.topk(min(2 * self.options.width, totals.size(1)), dim=1)
+        of_each = log_probs.view(count, -1).gather(1, candidates.indices)
+        # so few numbers are quicker in numpy, and leave a GPU at once
+        best, flat, single = (x.cpu().numpy() for x in (*candidates, of_each))  # (B, C)
+        rows, tokens = np.divmod(flat, vocab)
+        rows += np.arange(count)[:, None] * width
         ends = tokens == self.eos
-        top = slice(0, self.options.width)
-        for place, rank in (ends & best.isfinite())[:, top].nonzero().tolist():
-            total, last = float(best[place, rank]), float(single[place, rank])
-            self._finish(place, int(parents[place, rank]), total, last, weights)
         alive = min(self.options.width, width * (vocab - 1))
-        self.total, picked = best.masked_fill(ends, -torch.inf).topk(alive, dim=1)  # (B, K')
-        rows, pieces, log_p = (x.gather(1, picked).flatten() for x in (parents, tokens, single))
-        return rows, pieces, log_p
+        if ends.any():
+            for place, rank in np.argwhere((ends & np.isfinite(best))[:, : self.options.width]).tolist():
+                total, last = float(best[place, rank]), float(single[place, rank])
+                self._finish(place, int(rows[place, rank]), total, last, weights)
+            best = np.where(ends, -np.inf, best)
+            order = np.arange(count)[:, None], ends.argsort(axis=1, kind="stable")  # those that go on, best first
+            best, rows, tokens, single = (x[order] for x in (best, rows, tokens, single))
+        self.total = torch.from_numpy(best[:, :alive]).to(log_probs)  # (B, K')
+        parents, pieces, log_p = (torch.from_numpy(x[:, :alive].flatten()) for x in (rows, tokens, single))
+        return parents, pieces, log_p
 
     def _sample(self, log_probs: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """One step of sampling, with the same result; the samples of a source all start from its one row."""
@@ -279,7 +285,7 @@ class _Search(Generic[S]):
         if self.options.method == "sample":
             going = (~self.ended).any(1).tolist()
         else:
-            alive = self.total.isfinite().any(1).tolist()
+            alive = np.isfinite(self.total.cpu().numpy()).any(axis=1)
             going = [
                 alive[place] and len(self.done[number]) < self.options.width for place, number in enumerate(self.open)
             ]
