@@ -89,7 +89,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.dtype, ctx.share, ctx.count = features.dtype, smoothing / vocab, count
         wide = F.pad(features.to(low), (0, SPARE, 0, -count % BLOCK))  # (N + padding, E + SPARE)
         wide[:count, width] = 1
-        weights = torch.cat([weight, bias.unsqueeze(1), weight.new_zeros(vocab, SPARE - 1)], dim=1).to(low)
+        weights = weight.new_zeros(vocab, width + SPARE, dtype=low)
+        weights[:, :width], weights[:, width] = weight, bias
         p = wide.new_empty(len(wide), vocab)
         gold_logits = wide.new_empty(count)
         rows = max(1, TOGETHER // vocab // BLOCK) * BLOCK
