@@ -34,7 +34,8 @@ def main() -> None:
         if not small.exists():
             export(model, small)
         model = small
-    settings = [f"search.beam={beam}", "search.max_ratio=1000", "search.max_extra=60"]
+    # 60 pieces at most, as for the peers
+    settings = [f"search.beam={beam}", "search.max_ratio=0.001", "search.max_extra=60"]
     settings += [f"search.precision={engine}"] if engine != "int8" else []
     one = translator(str(model), settings, int(threads))
     pieces = Tokenizer.load(home / "joint.model")
