@@ -36,11 +36,14 @@ class Engine(Protocol):
 class Native:
     """A network as trained. `precision` is that of the decoder's products in search; scoring is in float32."""
 
-    workers = 1  # torch spreads each operation over the cores
-
     def __init__(self, model: Seq2Seq, precision: str = "float32") -> None:
         self.model = model
         self.stepper = Stepper(model.decoder, precision)
+        self.device = model.decoder.output.weight.device
+
+    @property
+    def workers(self) -> int:
+        return torch.get_num_threads() if self.device.type == "cpu" else 1
 
     @torch.no_grad()
     def start(self, source: Tensor, lengths: Tensor) -> Place:

@@ -10,7 +10,8 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +77,17 @@ def _device(wanted: str) -> str:
         found = ", ".join(name for name, is_there in there.items() if is_there)
         raise RecipeError(f"training.device: '{wanted}' is not on this machine, which has {found}: use one or auto")
     return wanted
+
+
+@contextlib.contextmanager
+def one_core_each(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for work whose operations are too short to share: each computes on one core."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # what those set counts for threads to come as well
 
 
 def keep_memory() -> None:

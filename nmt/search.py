@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 METHODS = ("beam", "greedy", "sample")
+SIZE = 16  # of the groups of columns that `largest` looks at
 
 
 class SearchState(Protocol):
@@ -218,8 +219,8 @@ class _Search(Generic[S]):
         (count, width), vocab = self.total.shape, log_probs.size(1)
         totals = (self.total.unsqueeze(2) + log_probs.view(count, width, vocab)).view(count, -1)  # (B, K·V)
         # one hypothesis can end only once, so the best 2K candidates hold K that go on
-        candidates = totals.topk(min(2 * self.options.width, totals.size(1)), dim=1)
-        of_each = log_probs.view(count, -1).gather(1, candidates.indices)
+        candidates = largest(totals, min(2 * self.options.width, totals.size(1)))
+        of_each = log_probs.view(count, -1).gather(1, candidates[1])
         # so few numbers are quicker in numpy, and leave a GPU at once
         best, flat, single = (x.cpu().numpy() for x in (*candidates, of_each))  # (B, C)
         rows, tokens = np.divmod(flat, vocab)
@@ -305,6 +306,24 @@ class _Search(Generic[S]):
         self.total, self.ended = self.total[keep], self.ended[keep]
         self.open = [number for number, goes in zip(self.open, going, strict=True) if goes]
         return tokens[rows]
+
+
+def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`x.topk(count)` of rows (N, V), but for the order of equals: on a CPU in half the time or less.
+
+    The columns stand in groups of SIZE, and the groups with the largest maxima hold the largest numbers.
+    """
+    groups, vocab = x.size(1) // SIZE, x.size(1)
+    if groups < count:
+        values, columns = x.topk(count, dim=1)
+        return values, columns
+    maxima = x[:, : SIZE * groups].view(len(x), SIZE, groups).amax(1)
+    best = maxima.topk(count, dim=1).indices.unsqueeze(1)  # (N, 1, count)
+    members = (best + torch.arange(0, SIZE * groups, groups, device=x.device).unsqueeze(1)).flatten(1)
+    rest = torch.arange(SIZE * groups, vocab, device=x.device).expand(len(x), -1)  # in no group
+    columns = torch.cat([members, rest], dim=1)  # (N, SIZE·count + rest)
+    values, places = x.gather(1, columns).topk(count, dim=1)
+    return values, columns.gather(1, places)
 
 
 def filtered(log_probs: Tensor, options: Options) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -314,7 +313,7 @@ class Translator:
         workers = min(min(engine.workers for engine in self.engines), len(groups))
         if workers < 2:
             return map(search, groups)
-        with ThreadPoolExecutor(workers) as pool:
+        with hardware.one_core_each(workers) as pool:
             return list(pool.map(search, groups))
 
     def _search(self, parts: Sequence[_Part], nbest: int, attention: bool, settings: Search) -> list[list[Hypothesis]]:

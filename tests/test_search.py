@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nmt.search import Hypothesis, Joined, Options, Request, Step, ensemble, filtered, search
+from nmt.search import SIZE, Hypothesis, Joined, Options, Request, Step, ensemble, filtered, largest, search
 
 PAD, BOS, EOS = 0, 1, 2
 V, S = 6, 4
@@ -414,3 +414,15 @@ def test_an_ensemble_is_the_mean_of_probabilities() -> None:
             pairs = zip(log_p(source, one.ids, 1), log_p(source, one.ids, 2), strict=True)
             expected = [math.log((math.exp(a) + math.exp(b)) / 2) for a, b in pairs]
             assert one.log_probs == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("columns", "count"), [(3 * SIZE, 10), (40 * SIZE, 10), (40 * SIZE + 5, 10), (501, 1)])
+def test_the_largest_are_those_of_topk(columns: int, count: int) -> None:
+    x = torch.randn(7, columns, generator=torch.Generator().manual_seed(columns))
+    x[0] = -torch.inf
+    x[1, -3:] = torch.tensor([7.0, 9.0, 8.0])  # in no group, where the columns leave some over
+    values, places = largest(x, count)
+    expected = x.topk(count, dim=1)
+    assert torch.equal(values, expected.values)
+    assert torch.equal(places[1:], expected.indices[1:])
+    assert torch.equal(x.gather(1, places), values)

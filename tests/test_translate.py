@@ -64,6 +64,18 @@ def test_alone_and_together_and_in_any_order_it_is_the_same(method: str, transla
     assert texts(small.translate(LINES)) == texts(together)
 
 
+def test_several_batches_at_once_change_nothing(toy: Toy) -> None:
+    alone, together = (
+        Translator.load(toy.attention, threads=threads).adjusted(["search.batch_tokens=40"]) for threads in (1, 3)
+    )
+    try:
+        assert together.engines[0].workers == 3
+        assert texts(together.translate(LINES)) == texts(alone.translate(LINES))
+        assert torch.get_num_threads() == 3  # each batch had one core, what comes next has all again
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_a_stream_is_a_translation_in_chunks(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = translator.translate(LINES, nbest=2)
     monkeypatch.setattr(translate, "CHUNK", 7)

@@ -16,8 +16,8 @@ WARM = 5  # updates that are not counted: memory is mapped and kernels are made 
 class Meter:
     """Counts target tokens (the end of the sentence among them, padding not) until so many updates are done."""
 
-    def __init__(self, updates: int) -> None:
-        self.updates, self.done, self.before = updates, 0, 0
+    def __init__(self, updates: int, warm: int = WARM) -> None:
+        self.updates, self.warm, self.done, self.before = updates, warm, 0, 0
         self.began = time.perf_counter()
         self.first = 0.0
 
@@ -26,9 +26,9 @@ class Meter:
         self.done += 1
         if self.done == 1:
             self.first = time.time()
-        if self.done == WARM:
+        if self.done == self.warm:
             self.began, self.before = time.perf_counter(), total
-        if self.done == WARM + self.updates:
+        if self.done == self.warm + self.updates:
             self.tell(total - self.before)
 
     def tell(self, tokens: int) -> NoReturn:

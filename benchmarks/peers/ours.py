@@ -1,4 +1,7 @@
-"""This package under measurement: python ours.py FOLDER UPDATES THREADS [a.b=value ...]; it needs no FOLDER."""
+"""This package under measurement: python ours.py FOLDER UPDATES THREADS [steady] [a.b=value ...]; it needs no FOLDER.
+
+`steady`: from the second epoch on, when each shape of a batch has been met and its kernel is there.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from meter import Meter
+from meter import WARM, Meter
 from training import training
 
 import nmt.recipe
 from nmt.model import Seq2Seq
 from nmt.recipe import Recipe
+
+STEADY, EPOCH = "steady", 150  # updates, a few more than the yardstick's epoch has
 
 
 def train(threads: int, changes: Sequence[str], tick: Callable[[int, Recipe, Seq2Seq], None]) -> None:
@@ -27,8 +32,9 @@ def train(threads: int, changes: Sequence[str], tick: Callable[[int, Recipe, Seq
 
 def main() -> None:
     _, updates, threads, *changes = sys.argv[1:]
-    meter = Meter(int(updates))
-    train(int(threads), changes, lambda tokens, *_: meter.tick(tokens))
+    steady = STEADY in changes
+    meter = Meter(int(updates), EPOCH if steady else WARM)
+    train(int(threads), [one for one in changes if one != STEADY], lambda tokens, *_: meter.tick(tokens))
 
 
 if __name__ == "__main__":
