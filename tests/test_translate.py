@@ -65,12 +65,12 @@ def test_alone_and_together_and_in_any_order_it_is_the_same(method: str, transla
 
 
 def test_several_batches_at_once_change_nothing(toy: Toy) -> None:
-    alone, together = (
-        Translator.load(toy.attention, threads=threads).adjusted(["search.batch_tokens=40"]) for threads in (1, 3)
-    )
+    small = ["search.batch_tokens=40"]
+    alone = Translator.load(toy.attention, threads=1).adjusted(small).translate(LINES)
     try:
+        together = Translator.load(toy.attention, threads=3).adjusted(small)
         assert together.engines[0].workers == 3
-        assert texts(together.translate(LINES)) == texts(alone.translate(LINES))
+        assert texts(together.translate(LINES)) == texts(alone)
         assert torch.get_num_threads() == 3  # each batch had one core, what comes next has all again
     finally:
         torch.set_num_threads(1)
