@@ -21,7 +21,7 @@ class Engine(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many batches are best searched at once, each on a thread of its own."""
+        """How many batches are best searched at once, sharing the cores."""
 
     def start(self, source: Tensor, lengths: Tensor) -> SearchState:
         """Where search stands before the first piece, for sources (B, S) of so many pieces (B,)."""

@@ -80,11 +80,12 @@ def _device(wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def one_core_each(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads for work whose operations are too short to share: each computes on one core."""
+def sharing(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that share out the cores, for work whose operations are too short to be spread over all of them."""
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        each = max(1, threads // workers)
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(each,)) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads)  # what those set counts for threads to come as well

@@ -29,6 +29,7 @@ from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, 
 from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
+WORKERS = 8  # batches searched at once; with more they would wait for each other in Python
 ENDS = tuple(".!?;…。！？；")  # a line that is too long is cut after one of these, if it can be
 _BREAKS = str.maketrans("\n\r\0", "   ")  # a model that spells bytes may write these: a translation is one line
 _WORDS = re.compile(r"\S*?[…。！？；]+\s*|\S+\s*")  # with the space after them; some scripts have none
@@ -310,10 +311,10 @@ class Translator:
         def search(group: Sequence[int]) -> list[list[Hypothesis]]:
             return self._search([parts[place] for place in group], nbest, attention, settings)
 
-        workers = min(min(engine.workers for engine in self.engines), len(groups))
+        workers = min(WORKERS, len(groups), *(engine.workers for engine in self.engines))
         if workers < 2:
             return map(search, groups)
-        with hardware.one_core_each(workers) as pool:
+        with hardware.sharing(workers) as pool:
             return list(pool.map(search, groups))
 
     def _search(self, parts: Sequence[_Part], nbest: int, attention: bool, settings: Search) -> list[list[Hypothesis]]:

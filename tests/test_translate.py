@@ -71,7 +71,7 @@ def test_several_batches_at_once_change_nothing(toy: Toy) -> None:
         together = Translator.load(toy.attention, threads=3).adjusted(small)
         assert together.engines[0].workers == 3
         assert texts(together.translate(LINES)) == texts(alone)
-        assert torch.get_num_threads() == 3  # each batch had one core, what comes next has all again
+        assert torch.get_num_threads() == 3  # batches shared the cores, what comes next has all again
     finally:
         torch.set_num_threads(1)
 
