@@ -39,11 +39,10 @@ class Native:
     def __init__(self, model: Seq2Seq, precision: str = "float32") -> None:
         self.model = model
         self.stepper = Stepper(model.decoder, precision)
-        self.device = model.decoder.output.weight.device
 
     @property
     def workers(self) -> int:
-        return torch.get_num_threads() if self.device.type == "cpu" else 1
+        return torch.get_num_threads() if self.model.decoder.output.weight.device.type == "cpu" else 1
 
     @torch.no_grad()
     def start(self, source: Tensor, lengths: Tensor) -> Place:

@@ -200,7 +200,7 @@ class _Search(Generic[S]):
         return self._drop(tokens.to(log_probs.device))
 
     def _greedy(self, log_probs: Tensor, weights: Tensor | None, looks: Tensor | None) -> Tensor:
-        """All of a step for a beam of 1, with the least work: the same as `_expand`, a third of the time."""
+        """All of a step for a beam of 1, with the least work: the same as `_expand`."""
         single, tokens = log_probs.max(dim=1)  # (B,)
         self.total = self.total + single.unsqueeze(1)
         chosen = tokens.tolist()
