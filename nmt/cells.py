@@ -17,7 +17,7 @@ Letters: B batch, T steps, L layers, D width, I input width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,18 @@ EVEN = 16  # inputs come in multiples of it: with one more the bf16 kernel is fo
 _SHUT = 1e4  # sigmoid(+-1e4) is exactly 1 or 0 in float32, bfloat16 and float16
 
 States = tuple[Tensor, ...]
+
+
+class Shares(NamedTuple):
+    """What dropout takes of embeddings, between layers, of outputs, and of the recurrent weights."""
+
+    embedding: float = 0.0
+    layers: float = 0.0
+    output: float = 0.0
+    recurrent: float = 0.0
+
+
+NO_DROPOUT = Shares()
 
 
 class Embedding(nn.Embedding):
@@ -65,13 +77,17 @@ def masked(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 class Layer(nn.Module):
-    """One recurrent layer in one direction: (B, T, I) and a state of (1, B, D) tensors to (B, T, D) and a state."""
+    """One recurrent layer in one direction: (B, T, I) and a state of (1, B, D) tensors to (B, T, D) and a state.
 
-    def __init__(self, cell: str, inputs: int, hidden: int) -> None:
+    In training `drop` of the recurrent weights are left out of all steps of a call (Merity et al. 2018, section 2).
+    """
+
+    def __init__(self, cell: str, inputs: int, hidden: int, drop: float = 0.0) -> None:
         super().__init__()
         self.cell = cell
         self.inputs = inputs
         self.hidden = hidden
+        self.drop = drop
         self.rnn = CELLS[cell](inputs, hidden, batch_first=True)
         self.reset_parameters()
 
@@ -90,6 +106,11 @@ class Layer(nn.Module):
         """W (G·D, I), U (G·D, D) and their biases (G·D,), the gates in the order of torch.nn."""
         return list(self.rnn.all_weights[0])
 
+    def dropped(self) -> list[Tensor]:
+        """The same, without what is left out in training."""
+        inputs, recurrent, *biases = self.weights()
+        return [inputs, F.dropout(recurrent, self.drop, self.training), *biases]
+
     def start(self, x: Tensor) -> States:
         """The zero state for the rows of x."""
         zero = torch.zeros(1, x.size(0), self.hidden, dtype=x.dtype, device=x.device)
@@ -97,7 +118,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, state: States, real: Tensor | None = None) -> tuple[Tensor, States]:
         """Run over all steps. Where `real` (B, T) is False the state stands still and the output means nothing."""
-        weights = self.weights()
+        weights = self.dropped()
         if real is not None:
             spare = EVEN - x.size(2) % EVEN  # columns, of which the first says "this step is padding"
             x = torch.cat([x, F.pad((~real).to(x.dtype).unsqueeze(2), (0, spare - 1))], dim=2)  # (B, T, I + spare)
@@ -137,14 +158,15 @@ class Recurrent(nn.Module):
         dropout: float = 0.0,
         both: bool = False,
         residual: bool = False,
+        drop_recurrent: float = 0.0,
     ) -> None:
         super().__init__()
         self.cell = cell
         self.width = hidden * (2 if both else 1)
         self.residual = residual
         widths = [inputs] + [self.width] * (layers - 1)
-        self.forwards = nn.ModuleList(Layer(cell, width, hidden) for width in widths)
-        self.backwards = nn.ModuleList(Layer(cell, width, hidden) for width in widths) if both else None
+        each = [nn.ModuleList(Layer(cell, i, hidden, drop_recurrent) for i in widths) for _ in range(2 if both else 1)]
+        self.forwards, self.backwards = each[0], each[1] if both else None
         self.dropout = Dropout(dropout)
 
     @property

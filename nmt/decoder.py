@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt.attention import ATTENTIONS
-from nmt.cells import Dropout, Embedding, Recurrent, States, masked
+from nmt.cells import NO_DROPOUT, Dropout, Embedding, Recurrent, Shares, States, masked
 from nmt.context import Context
 
 POSITIONS = ("after", "between")
@@ -108,9 +108,9 @@ class Decoder(nn.Module):
         context_feeding: bool = False,
         residual: bool = False,
         tied: bool = False,
-        dropout: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        dropout: Shares = NO_DROPOUT,
     ) -> None:
-        """`tied`: the output weights are the embedding. `dropout`: on embeddings, between layers, on the output."""
+        """`tied`: the output weights are the embedding. Between attention and what follows it is as between layers."""
         super().__init__()
         kind = ATTENTIONS[attention]
         if position not in POSITIONS:
@@ -124,10 +124,14 @@ class Decoder(nn.Module):
         first = embed + (embed if input_feeding else 0) + (memory if context_feeding else 0)
         self.embed, self.input_feeding, self.context_feeding = embed, input_feeding, context_feeding
         self.embedding = Embedding(vocab, embed)
-        self.lower = Recurrent(cell, first, hidden, over, dropout[1], residual=residual)
+
+        def stack(inputs: int, layers: int) -> Recurrent:
+            return Recurrent(cell, inputs, hidden, layers, dropout.layers, False, residual, dropout.recurrent)
+
+        self.lower = stack(first, over)
         self.attention = kind(hidden, memory) if kind else None
         rest = layers - over
-        self.upper = Recurrent(cell, hidden + memory, hidden, rest, dropout[1], residual=residual) if rest else None
+        self.upper = stack(hidden + memory, rest) if rest else None
         self.readout = nn.Linear(hidden + seen, embed)
         self.output = nn.Linear(embed, vocab)
         if tied:
@@ -135,7 +139,7 @@ class Decoder(nn.Module):
         else:
             nn.init.normal_(self.output.weight, std=embed**-0.5)
         nn.init.zeros_(self.output.bias)
-        self.drop_embedding, self.drop_between, self.drop_output = (Dropout(p) for p in dropout)
+        self.drop_embedding, self.drop_between, self.drop_output = (Dropout(p) for p in dropout[:3])
 
     def start(self, hidden: States, context: Context) -> State:
         """The state before the first piece, from the bridge's `hidden`, a tuple of (L, B, D)."""

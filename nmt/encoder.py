@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from nmt.cells import Dropout, Embedding, Recurrent, reorder, reversal
+from nmt.cells import NO_DROPOUT, Dropout, Embedding, Recurrent, Shares, reorder, reversal
 from nmt.context import Context
 
 DIRECTIONS = ("forward", "reversed", "bidirectional")
@@ -38,10 +38,10 @@ class Encoder(nn.Module):
         direction: str = "bidirectional",
         summary: str = "last",
         residual: bool = False,
-        dropout: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        dropout: Shares = NO_DROPOUT,
         shortcut: bool = False,
     ) -> None:
-        """`dropout`: on embeddings, between layers, on the memory. `shortcut`: embeddings are part of the memory."""
+        """`dropout`: its output is the memory. `shortcut`: embeddings are part of the memory."""
         super().__init__()
         if direction not in DIRECTIONS:
             raise ValueError(f"no direction '{direction}': choose one of {', '.join(DIRECTIONS)}")
@@ -49,10 +49,11 @@ class Encoder(nn.Module):
             raise ValueError(f"no summary '{summary}': choose one of {', '.join(SUMMARIES)}")
         self.summary, self.shortcut = summary, shortcut
         self.embedding = Embedding(vocab, embed)
-        self.stack = Recurrent(cell, embed, hidden, layers, dropout[1], direction == "bidirectional", residual)
+        both = direction == "bidirectional"
+        self.stack = Recurrent(cell, embed, hidden, layers, dropout.layers, both, residual, dropout.recurrent)
         self.reversed = direction == "reversed"
-        self.drop_embedding = Dropout(dropout[0])
-        self.drop_memory = Dropout(dropout[2])
+        self.drop_embedding = Dropout(dropout.embedding)
+        self.drop_memory = Dropout(dropout.output)
 
     @property
     def width(self) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt.cells import Shares
 from nmt.context import Bridge
 from nmt.data import Batch
 from nmt.decoder import Decoder, State
@@ -73,7 +74,7 @@ class Seq2Seq(nn.Module):
 def build(recipe: Recipe, source_vocab: int, target_vocab: int) -> Seq2Seq:
     """The network of a recipe, freshly initialised. Raises ValueError where its parts do not fit."""
     model = recipe.model
-    dropout = (model.dropout.embedding, model.dropout.layers, model.dropout.output)
+    dropout = Shares(**model.dropout.model_dump())
     encoder = Encoder(
         source_vocab,
         model.embed,

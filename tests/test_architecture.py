@@ -48,7 +48,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "decoder": (2, {"attention", "cells", "context"}),
     "stepper": (3, {"cells", "context", "decoder"}),
     "trainer": (3, {"group", "checkpoint", "hardware", "loss", "progress", "recipe"}),
-    "model": (4, {"context", "data", "decoder", "encoder", "loss", "recipe", "tokenizer"}),
+    "model": (4, {"cells", "context", "data", "decoder", "encoder", "loss", "recipe", "tokenizer"}),
     "engine": (5, {"data", "model", "search", "stepper"}),
     "portable": (4, {"data", "stepper", "tokenizer"}),
     "translate": (

@@ -229,6 +229,22 @@ def test_dropout_masks_are_held_when_passed_in(cell: str) -> None:
     assert not torch.allclose(stack(x, masks=stack.masks(x))[0], whole)
 
 
+@cells
+@directions
+def test_recurrent_weights_are_dropped_in_training_alone_once_for_all_steps(cell: str, both: bool) -> None:
+    x = torch.randn(B, T, X)
+    stack = Recurrent(cell, X, D, both=both, drop_recurrent=0.5)
+    one, other = stack(x)[0], stack(x)[0]
+    assert torch.equal(one[:, 0, :D], other[:, 0, :D]), "the first step has no state that they could multiply"
+    assert not torch.allclose(one[:, 1:, :D], other[:, 1:, :D])
+    dropped = stack.forwards[0].dropped()[1]
+    kept = stack.forwards[0].weights()[1]
+    torch.testing.assert_close(dropped, torch.where(dropped == 0, 0, 2 * kept))
+    plain = Recurrent(cell, X, D, both=both)
+    plain.load_state_dict(stack.state_dict())
+    torch.testing.assert_close(stack.eval()(x)[0], plain(x)[0])
+
+
 # -- one step: the recurrent net as a feed-forward net
 
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from nmt.cells import CELLS, States
+from nmt.cells import CELLS, Shares, States
 from nmt.context import BRIDGES, Bridge
 from nmt.encoder import DIRECTIONS, SUMMARIES, Encoder
 
@@ -186,7 +186,7 @@ def test_embeddings_reach_the_layers_with_unit_variance() -> None:
 
 
 def test_dropout_is_off_in_evaluation() -> None:
-    encoder = Encoder(V, 5, 4, 2, dropout=(0.5, 0.5, 0.5))
+    encoder = Encoder(V, 5, 4, 2, dropout=Shares(0.5, 0.5, 0.5))
     tokens = torch.randint(V, (B, S))
     assert not torch.equal(encoder(tokens, LENGTHS).memory, encoder(tokens, LENGTHS).memory)
     encoder.eval()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nmt.attention import ATTENTIONS
-from nmt.cells import CELLS
+from nmt.cells import CELLS, Shares
 from nmt.context import BRIDGES, Bridge
 from nmt.data import Batch, collate
 from nmt.decoder import POSITIONS, Decoder, State
@@ -73,7 +73,7 @@ few = pytest.mark.parametrize("point", FEW, ids=str)
 @cache
 def make(point: Point, dropout: float = 0.0, residual: bool = False) -> Seq2Seq:
     """A model with every bias away from zero. Tests share it: they change no weight and leave no gradient."""
-    encoder = Encoder(V, 5, 3, point.layers, point.cell, residual=residual, dropout=(dropout,) * 3)
+    encoder = Encoder(V, 5, 3, point.layers, point.cell, residual=residual, dropout=Shares(*(dropout,) * 3))
     decoder = Decoder(
         W,
         5,
@@ -87,7 +87,7 @@ def make(point: Point, dropout: float = 0.0, residual: bool = False) -> Seq2Seq:
         point.context_feeding,
         residual,
         False,
-        (dropout,) * 3,
+        Shares(*(dropout,) * 3),
     )
     bridge = Bridge("linear", (point.cell, point.cell), (point.layers, point.layers), (encoder.width, 6))
     model = Seq2Seq(encoder, bridge, decoder)

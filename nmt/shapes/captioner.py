@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt import checkpoint, metrics, tokenizer
-from nmt.cells import States
+from nmt.cells import Shares, States
 from nmt.context import Bridge, Context
 from nmt.data import collate
 from nmt.decoder import Decoder
@@ -175,7 +175,7 @@ class Captioner(nn.Module):
 
 def build(recipe: CaptionerRecipe, vocab: int) -> Captioner:
     """The network of a recipe, freshly initialised."""
-    model, drop = recipe.model, recipe.model.dropout
+    model = recipe.model
     encoder = PictureEncoder(model.channels)
     decoder = Decoder(
         vocab,
@@ -188,7 +188,7 @@ def build(recipe: CaptionerRecipe, vocab: int) -> Captioner:
         model.attention_position,
         context_feeding=model.context_feeding,
         tied=model.tie,
-        dropout=(drop.embedding, drop.layers, drop.output),
+        dropout=Shares(**model.dropout.model_dump()),
     )
     # to the bridge a summary is the last state of one layer without a cell state
     bridge = Bridge("linear", ("gru", model.cell), (1, model.layers), (encoder.width, model.hidden))

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from nmt import checkpoint, plots, tokenizer
 from nmt.attention import Dot
-from nmt.cells import Dropout
+from nmt.cells import Dropout, Shares
 from nmt.corpus import locate, read_lines
 from nmt.data import Batch, Batches, collate
 from nmt.encoder import Encoder
@@ -188,7 +188,7 @@ def build(recipe: ClassifierRecipe, vocab: int, classes: int) -> Committee:
             model.direction,
             "last" if model.pooling == "attention" else model.pooling,
             model.residual,
-            (drop.embedding, drop.layers, 0.0),
+            Shares(drop.embedding, drop.layers, 0.0, drop.recurrent),
         )
         if recipe.tokenizer.ngrams:
             encoder.embedding = Spelling(encoder.embedding)  # type: ignore[assignment]

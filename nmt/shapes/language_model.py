@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nmt import checkpoint, tokenizer
-from nmt.cells import States
+from nmt.cells import Shares, States
 from nmt.context import Context
 from nmt.data import Batches, collate
 from nmt.decoder import Decoder
@@ -149,7 +149,7 @@ class LanguageModel(nn.Module):
 
 def build(recipe: LanguageModelRecipe, vocab: int) -> LanguageModel:
     """The network of a recipe, freshly initialised."""
-    model, drop = recipe.model, recipe.model.dropout
+    model = recipe.model
     decoder = Decoder(
         vocab,
         vocab if model.embed == "one-hot" else model.embed,
@@ -158,7 +158,7 @@ def build(recipe: LanguageModelRecipe, vocab: int) -> LanguageModel:
         model.cell,
         residual=model.residual,
         tied=model.tie,
-        dropout=(drop.embedding, drop.layers, drop.output),
+        dropout=Shares(**model.dropout.model_dump()),
     )
     if model.embed == "one-hot":
         decoder.embedding = OneHot(vocab)  # type: ignore[assignment]  # it is used alike

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from nmt import checkpoint, tokenizer
 from nmt.attention import ATTENTIONS, Attention
-from nmt.cells import Dropout, Recurrent
+from nmt.cells import Dropout, Recurrent, Shares
 from nmt.data import Batches, pad
 from nmt.encoder import Encoder
 from nmt.errors import CallError, DataError
@@ -214,7 +214,7 @@ def hidden(batch: Batch, share: float) -> Batch:
 def build(recipe: TaggerRecipe, vocab: int) -> Tagger:
     """The network of a recipe, freshly initialised; `vocab` is not looked at for frames."""
     model, framed = recipe.model, recipe.data.generator is not None
-    drop = (model.dropout.embedding, model.dropout.layers, model.dropout.output)
+    drop = Shares(**model.dropout.model_dump())
 
     def encoder() -> Encoder:
         embed = frames.WIDTH if framed else model.embed
@@ -234,10 +234,13 @@ def build(recipe: TaggerRecipe, vocab: int) -> Tagger:
         width += 2 * model.embed + 1
     upper = None
     if model.upper:
-        upper = Recurrent(model.cell, width, model.hidden, model.upper, drop[1], model.direction == "bidirectional")
+        both = model.direction == "bidirectional"
+        upper = Recurrent(
+            model.cell, width, model.hidden, model.upper, drop.layers, both, drop_recurrent=drop.recurrent
+        )
         width = upper.width
     output = nn.Linear(width, len(recipe.data.labels))
-    return Tagger(reader, source, attention, guess, upper, output, Dropout(drop[2]))
+    return Tagger(reader, source, attention, guess, upper, output, Dropout(drop.output))
 
 
 # -- the data
