@@ -109,7 +109,9 @@ class Layer(nn.Module):
     def dropped(self) -> list[Tensor]:
         """The same, without what is left out in training."""
         inputs, recurrent, *biases = self.weights()
-        return [inputs, F.dropout(recurrent, self.drop, self.training), *biases]
+        if self.training and self.drop:
+            recurrent = F.dropout(recurrent, self.drop)
+        return [inputs, recurrent, *biases]
 
     def start(self, x: Tensor) -> States:
         """The zero state for the rows of x."""

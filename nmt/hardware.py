@@ -79,6 +79,12 @@ def _device(wanted: str) -> str:
     return wanted
 
 
+def computed_in(x: torch.Tensor) -> torch.dtype:
+    """What products of x are computed in: autocast's choice where it is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 @contextlib.contextmanager
 def sharing(workers: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that share out the cores, for work whose operations are too short to be spread over all of them."""

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nmt.hardware import computed_in
+
 BLOCK = 64  # rows come in multiples of it: the library makes a kernel for each number of them, and that takes time
 TOGETHER = 1 << 22  # about so many logits are made at a time: in bf16 8 MB, which are still in the cache when p is made
 SPARE = 32  # columns beside the features, of which the first is 1, for the bias; with one alone products are slower
@@ -64,7 +66,7 @@ def linear_cross_entropy(
     features: Tensor, layer: nn.Linear, targets: Tensor, smoothing: float = 0.0, agreement: float = 0.0
 ) -> Loss:
     """`cross_entropy(layer(features), ...)` for features (P N, E): the same up to rounding; but for R-Drop, faster."""
-    low = _precision(features)
+    low = computed_in(features)
     # no gradient, one that has to be scaled first, or one that needs log p of two passes at once
     if not torch.is_grad_enabled() or low == torch.float16 or agreement:
         return cross_entropy(layer(features), targets, smoothing, agreement)
@@ -72,12 +74,6 @@ def linear_cross_entropy(
         features, layer.weight, layer.bias, targets, smoothing, low
     )
     return Loss(total, targets.numel(), nll.detach())
-
-
-def _precision(features: Tensor) -> torch.dtype:
-    """What autocast computes products in, where it is on."""
-    kind = features.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -18,6 +18,7 @@ from nmt.decoder import Decoder, State
 from nmt.encoder import Encoder
 from nmt.loss import Loss, linear_cross_entropy
 from nmt.recipe import Recipe
+from nmt.stepper import unroll
 from nmt.tokenizer import PAD
 
 
@@ -46,10 +47,15 @@ class Seq2Seq(nn.Module):
         if forcing < 1:
             features = self._scheduled(read.target_in, state, forcing)
         else:
-            features, _ = self.decoder.features(read.target_in, state)  # (B, T, E)
+            features = self._features(read.target_in, state)  # (B, T, E)
         targets = batch.target_out[batch.target_out != PAD]
         features = features[read.target_out != PAD]
         return linear_cross_entropy(features, self.decoder.output, targets, smoothing, agreement)
+
+    def _features(self, tokens: Tensor, state: State) -> Tensor:
+        if self.decoder.input_feeding:
+            return unroll(self.decoder, tokens, state)
+        return self.decoder.features(tokens, state)[0]
 
     def _scheduled(self, tokens: Tensor, state: State, forcing: float) -> Tensor:
         """Features (B, T, E) where each previous word is gold with probability `forcing`, else the model's own."""

@@ -21,7 +21,7 @@ from nmt.errors import RecipeError
 from nmt.model import Seq2Seq, build, sizes
 from nmt.recipe import parse
 from nmt.search import Options, Request, search
-from nmt.stepper import Stepper
+from nmt.stepper import Stepper, unroll
 from nmt.tokenizer import BOS, EOS, PAD, UNK
 
 V, W = 11, 13  # pieces of the source and of the target
@@ -518,6 +518,21 @@ def test_the_stepper_in_bf16_is_close(point: Point) -> None:
 def test_the_stepper_refuses_an_unknown_precision() -> None:
     with pytest.raises(ValueError, match=r"int4.*float32, bf16"):
         Stepper(make(FEW[0]).decoder, "int4")
+
+
+@pytest.mark.parametrize("point", [one for one in GRID if one.input_feeding], ids=str)
+@pytest.mark.parametrize("residual", [False, True])
+def test_unrolling_is_the_decoder_with_the_same_gradients(point: Point, residual: bool) -> None:
+    model = make(point, 0.3, residual)
+    tokens = BATCH.target_in
+    state = model.start(BATCH.source, BATCH.source_lengths)
+    slow, fast = model.decoder.features(tokens, state)[0], unroll(model.decoder, tokens, state)
+    torch.testing.assert_close(fast, slow)
+    outer = torch.randn_like(slow)
+    weights = [weight for weight in model.parameters() if weight is not model.decoder.output.weight]
+    both = [torch.autograd.grad(one, weights, outer, retain_graph=True, allow_unused=True) for one in (slow, fast)]
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
 
 
 # -- searching with it
