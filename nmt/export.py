@@ -1,13 +1,17 @@
-"""A trained translator as two ONNX graphs, which any ONNX runtime computes without torch: `nmt export`.
+"""A trained translator as ONNX graphs, which any ONNX runtime computes without torch: `nmt export`.
 
     encoder.onnx   source (B, S), lengths (B,)                         ->  memory, keys, summary, parts
     decoder.onnx   tokens (N,), parts, memory, keys, padding, summary  ->  log_probs (N, V), parts, attention
+    greedy.onnx    the same for one row, steps, shortest               ->  pieces (T, 1), log_probs (T, 1)
 
 `parts` (N, ·) is the decoder's state, every layer's side by side, as in `nmt.stepper`; `padding` (B, 1, S) is added to
 the scores, 0 on real positions and minus infinity elsewhere. A graph has those of them that its model needs. In int8,
 weights are rounded per column and inputs as they come (dynamic quantisation; a GRU encoder's recurrence stays float32).
+The greedy graph is the decoder's in a loop, `steps` times at most, its end not within the `shortest` first; the two
+share their weights, which lie beside them in decoder.weights.
 
-Letters: B sources, N = B·K rows, S source length, L layers, D width, E embedding width, M memory width, V vocabulary.
+Letters: B sources, N = B·K rows, S source length, T target length, L layers, D width, E embedding width, M memory
+width, V vocabulary, Q query width.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +33,9 @@ from nmt.decoder import Decoder
 from nmt.encoder import Encoder
 from nmt.errors import CallError
 from nmt.model import Seq2Seq
-from nmt.portable import DECODER, ENCODER, MISSING
+from nmt.portable import DECODER, ENCODER, GREEDY, MISSING, SHARED
 from nmt.recipe import changed
+from nmt.tokenizer import EOS, NEVER
 from nmt.translate import Translator
 
 if TYPE_CHECKING:
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "int8")
 OPSET, IR = 17, 8  # of 2022, so that older runtimes read them too
+LARGE, PAGE = 1024, 4096  # bytes of what lies in a file of its own, and where it may begin, so that it can be mapped
 # the gates in ONNX's order, as places in torch's: i o f c of i f g o, z r n of r z n
 _ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 
@@ -61,8 +67,11 @@ def export(folder: Path, out: Path, precision: str = "int8") -> int:
         with torch.no_grad():
             graphs = {ENCODER: encoder_graph(member.model), DECODER: decoder_graph(member.model.decoder)}
             graphs = {name: rounded(one) if precision == "int8" else one for name, one in graphs.items()}
+            graphs[GREEDY] = greedy_graph(graphs[DECODER])
+            weights = apart([graphs[DECODER], graphs[GREEDY]])
     except ImportError:
         raise CallError(f"exporting {MISSING}") from None
+    checkpoint.write_bytes(out / SHARED, weights)
     for name, graph in graphs.items():
         checkpoint.write_bytes(out / name, graph.SerializeToString())
     for side in ("source.model", "target.model"):
@@ -90,6 +99,33 @@ def rounded(model: ModelProto) -> ModelProto:
         shutil.rmtree(folder)
 
 
+def apart(models: Sequence[ModelProto]) -> bytes:
+    """Take the larger constants out of graphs that have the same ones, to lie in the file SHARED: its content."""
+    from onnx import TensorProto
+
+    content, places = bytearray(), {}
+    for constant in (one for model in models for one in _constants(model)):
+        data = constant.raw_data
+        if len(data) < LARGE:
+            continue
+        if constant.name not in places:
+            content += bytes(-len(content) % PAGE)
+            places[constant.name] = len(content)
+            content += data
+        constant.ClearField("raw_data")
+        constant.data_location = TensorProto.EXTERNAL
+        where = {"location": SHARED, "offset": places[constant.name], "length": len(data)}
+        for key, value in where.items():
+            constant.external_data.add(key=key, value=str(value))
+    return bytes(content)
+
+
+def _constants(model: ModelProto) -> list[Any]:
+    """Those of a graph and of the loops in it."""
+    inner = [attribute.g for node in model.graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return [one for graph in (model.graph, *inner) for one in graph.initializer]
+
+
 class _Graph:
     """A graph being written: operations take and give names."""
 
@@ -106,11 +142,11 @@ class _Graph:
         self.inputs.append(helper.make_tensor_value_info(name, getattr(TensorProto, kind), shape))
         return name
 
-    def output(self, name: str, value: str, shape: tuple[str | int, ...]) -> None:
+    def output(self, name: str, value: str, shape: tuple[str | int, ...], kind: str = "FLOAT") -> None:
         from onnx import TensorProto, helper
 
         self.nodes.append(helper.make_node("Identity", [value], [name]))
-        self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self.outputs.append(helper.make_tensor_value_info(name, getattr(TensorProto, kind), shape))
 
     def constant(self, value: Tensor | float | Iterable[int]) -> str:
         from onnx import numpy_helper
@@ -189,9 +225,11 @@ def encoder_graph(model: Seq2Seq) -> ModelProto:
     memory = graph.run("Transpose", memory, perm=[1, 0, 2])  # (B, S, M)
     if (kind := decoder.attention) is not None:
         map = kind.keys if isinstance(kind, (attention.General, attention.Additive)) else None
-        keys = memory if map is None else graph.linear(memory, map.weight, map.bias)
+        keys, width = memory if map is None else graph.linear(memory, map.weight, map.bias), decoder.lower.width
+        if not isinstance(kind, attention.Additive):
+            keys = graph.run("Mul", graph.run("Transpose", keys, perm=[0, 2, 1]), graph.constant(width**-0.5))
         graph.output("memory", memory, ("B", "S", encoder.width))
-        graph.output("keys", keys, ("B", "S", encoder.width if map is None else map.out_features))
+        graph.output("keys", keys, _keys(kind, width))
     if decoder.context_feeding:
         graph.output("summary", final[-1][0], ("B", encoder.final_width))
     parts = _bridged(graph, model.bridge, final)
@@ -349,7 +387,8 @@ def _attended(graph: _Graph, decoder: Decoder, query: str, width: int) -> tuple[
     """Contexts (N, M) and weights (N, 1, S); the hypotheses of a source share its memory."""
     kind, hidden = decoder.attention, decoder.lower.width
     sources = graph.input("memory", ("B", "S", width))
-    keys = graph.input("keys", ("B", "S", width if isinstance(kind, attention.Dot) else hidden))
+    assert kind is not None
+    keys = graph.input("keys", _keys(kind, hidden))
     padding = graph.input("padding", ("B", 1, "S"))
     shape = graph.concat([graph.size(sources, 0), graph.constant([-1, hidden])], 0)
     grouped = graph.run("Reshape", query, shape)  # (B, K, D)
@@ -358,12 +397,54 @@ def _attended(graph: _Graph, decoder: Decoder, query: str, width: int) -> tuple[
         sums = graph.run("Tanh", graph.run("Add", queries, graph.unsqueeze(keys, 1)))  # (B, K, S, D)
         scores = graph.squeeze(graph.linear(sums, kind.energy.weight), 3)
     else:
-        scaled = graph.run("Mul", grouped, graph.constant(hidden**-0.5))
-        scores = graph.run("MatMul", scaled, graph.run("Transpose", keys, perm=[0, 2, 1]))
+        scores = graph.run("MatMul", grouped, keys)
     weights = graph.run("Softmax", graph.run("Add", scores, padding), axis=2)  # (B, K, S)
     context = graph.reshape(graph.run("MatMul", weights, sources), -1, width)  # (N, M)
     flat = graph.concat([graph.constant([-1, 1]), graph.size(weights, 2)], 0)
     return context, graph.run("Reshape", weights, flat)
+
+
+def _keys(kind: attention.Attention, width: int) -> tuple[str | int, ...]:
+    """The shape of the keys, which for a product lie ready for it, scaled."""
+    return ("B", "S", width) if isinstance(kind, attention.Additive) else ("B", width, "S")
+
+
+def greedy_graph(step: ModelProto) -> ModelProto:
+    """The decoder's graph in a loop for one row, until its end is written."""
+    from onnx import helper
+
+    body = _Graph("step")
+    vocab = step.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    turn = body.input("turn", (), "INT64")
+    body.input("go", (), "BOOL")
+    body.input("tokens", (1,), "INT64")
+    body.inputs.append(next(one for one in step.graph.input if one.name == "parts"))
+    body.nodes += step.graph.node
+    body.constants += step.graph.initializer
+    barred = torch.zeros(vocab)
+    barred[list(NEVER)] = -torch.inf
+    early = barred.clone()
+    early[EOS] = -torch.inf
+    bars = body.run("Where", body.run("Less", turn, "shortest"), body.constant(early), body.constant(barred))
+    log_probs = body.run("Add", "log_probs", bars)
+    piece = body.run("ArgMax", log_probs, axis=1, keepdims=0)  # (1,)
+    going = body.run("Not", body.run("Equal", piece, body.constant([EOS])))
+    body.output("go_on", body.squeeze(going, 0), (), "BOOL")
+    body.output("next_tokens", piece, (1,), "INT64")
+    body.outputs.append(next(one for one in step.graph.output if one.name == "next_parts"))
+    body.output("piece", piece, (1,), "INT64")
+    body.output("log_prob", body.run("ReduceMax", log_probs, axes=[1], keepdims=0), (1,))
+
+    graph = _Graph("greedy")
+    start = [graph.input("steps", (), "INT64"), "", graph.input("begin", (1,), "INT64")]
+    start.append(graph.input("start", (1, "P")))
+    graph.input("shortest", (), "INT64")
+    graph.inputs += [one for one in step.graph.input if one.name not in ("tokens", "parts")]
+    inner = helper.make_graph(body.nodes, body.name, body.inputs, body.outputs, body.constants)
+    *_, pieces, log_probs = graph.several("Loop", 4, *start, body=inner)
+    graph.output("pieces", pieces, ("T", 1), "INT64")
+    graph.output("piece_log_probs", log_probs, ("T", 1))
+    return graph.finish()
 
 
 def _each(graph: _Graph, summary: str, rows: str, width: int) -> str:

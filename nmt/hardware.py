@@ -98,9 +98,12 @@ def sharing(workers: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def keep_memory() -> None:
-    """Have glibc keep freed memory instead of giving it back to the kernel at each step and faulting it in again."""
+    """Have glibc keep freed memory instead of giving it back to the kernel at each step and faulting it in again.
+
+    But not the few largest tensors, whose sizes change from batch to batch: kept, they leave holes in it.
+    """
     trim_threshold, mmap_threshold = -1, -3
-    _mallopt({mmap_threshold: 1 << 30, trim_threshold: (1 << 31) - 1})
+    _mallopt({mmap_threshold: 1 << 24, trim_threshold: (1 << 31) - 1})
 
 
 def spare_memory() -> None:

@@ -16,7 +16,7 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,6 +44,17 @@ S = TypeVar("S", bound=SearchState)
 Step = Callable[[Tensor, S], tuple[Tensor, S]]
 
 
+@runtime_checkable
+class Whole(Protocol):
+    """A step that can also go on greedily to the end by itself, sooner than step by step."""
+
+    def greedy(self, begin: int, state: Any, longest: int, shortest: int) -> tuple[list[int], list[float]]:
+        """The pieces that follow for one source, with EOS unless it is still open, and their log p.
+
+        It knows EOS and what is never written.
+        """
+
+
 @dataclass(frozen=True)
 class Options:
     """How to search. The lengths are per source, in pieces without EOS."""
@@ -64,6 +75,10 @@ class Options:
         if self.method == "sample":
             return self.nbest
         return 1 if self.method == "greedy" else max(self.beam, self.nbest)
+
+    @property
+    def plainly_greedy(self) -> bool:
+        return self.width == 1 and self.method != "sample" and not self.coverage_penalty
 
 
 @dataclass(frozen=True)
@@ -118,6 +133,12 @@ def search(
     `state` is the state before the first piece, one row per request; `never` are ids that are not written. With
     `attention` the hypotheses carry the attention weights.
     """
+    if len(requests) == 1 and isinstance(step, Whole) and options.plainly_greedy and not attention:
+        (one,) = requests
+        if not one.prefix and not one.after:
+            ids, log_p = step.greedy(bos, state, one.longest, one.shortest)
+            if ids and ids[-1] == eos:
+                return [[Hypothesis(ids[:-1], sum(log_p) / lp(len(ids), options.length_penalty), log_p)]]
     run = _Search(state, requests, options, eos, never, attention, device)
     tokens = torch.full((len(requests),), bos, device=device)
     while run.open:

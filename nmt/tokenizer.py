@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from nmt.errors import CallError, CheckpointError, DataError
 
 PAD, BOS, EOS, UNK = range(4)
+NEVER = (PAD, BOS, UNK)  # what a translation does not have
 SPACE = "\u2581"  # how SentencePiece writes the space before a word
 WAYS = 16  # segmentations of a word to draw from
 KNOWN = 200_000  # words whose segmentations are kept

@@ -26,7 +26,7 @@ from nmt.portable import Portable
 from nmt.progress import say
 from nmt.recipe import Recipe, Search, changed
 from nmt.search import Hypothesis, Joined, Options, Request, SearchState, Step, ensemble, fused, lp, search
-from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from nmt.tokenizer import BOS, EOS, NEVER, UNK, Tokenizer
 
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
 WORKERS = 8  # batches searched at once; with more they would wait for each other in Python
@@ -259,8 +259,8 @@ class Translator:
         log_probs = torch.empty(0)
         for piece in [BOS, *part.prefix]:
             log_probs, state = step(torch.tensor([piece], device=self.device), state)
-        log_probs[:, [PAD, BOS, UNK]] = -torch.inf
-        best, ids = log_probs[0].topk(min(count, log_probs.size(1) - 3))
+        log_probs[:, NEVER] = -torch.inf
+        best, ids = log_probs[0].topk(min(count, log_probs.size(1) - len(NEVER)))
         return list(zip(ids.tolist(), best.exp().tolist(), strict=True))
 
     def _parts(
@@ -340,7 +340,7 @@ class Translator:
             settings.seed,
         )
         step, state = self._start(parts)
-        return search(step, state, requests, options, BOS, EOS, (PAD, BOS, UNK), attention, self.device)
+        return search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
 
     def _judged(
         self, parts: Sequence[_Part], found: Sequence[list[Hypothesis]], settings: Search

@@ -121,10 +121,26 @@ def test_in_float32_it_translates_the_same(toy: Toy, tmp_path: Path) -> None:
     assert [each.log_prob for each in one] == pytest.approx([each.log_prob for each in two], abs=1e-3)
 
 
+@pytest.mark.parametrize("limits", [[], ["max_ratio=0.4", "max_extra=0"], ["min_ratio=1.5"]], ids=str)
+def test_a_sentence_alone_is_one_call_of_the_loop(
+    toy: Toy, tmp_path: Path, limits: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(toy.attention, tmp_path / "out", "float32")
+    changes = ["search.method=greedy", *(f"search.{one}" for one in limits)]
+    run, other = (Translator.load(one, threads=1).adjusted(changes) for one in (toy.attention, tmp_path / "out"))
+    if "max_extra=0" not in limits:  # what does not end in time is searched step by step
+        monkeypatch.setattr(Portable, "__call__", lambda *_: pytest.fail("a step by itself"))
+    for line in LINES:
+        (mine,), (theirs,) = run.translate([line]), other.translate([line])
+        assert theirs.text == mine.text
+        assert theirs.log_probs == pytest.approx(mine.log_probs, abs=1e-4)
+        assert theirs.score == pytest.approx(mine.score, abs=1e-4)
+
+
 def test_in_int8_it_is_smaller_and_translates_nearly_the_same(toy: Toy, small: Path) -> None:
     weights = (toy.attention / checkpoint.WEIGHTS).stat().st_size
-    graphs = sum((small / name).stat().st_size for name in (portable.ENCODER, portable.DECODER))
-    assert graphs < weights + 30_000  # of so small a model the graph itself is the larger part
+    graphs = sum(file.stat().st_size for file in (*small.glob("*.onnx"), small / portable.SHARED))
+    assert graphs < weights + 50_000  # of so small a model the graph itself is the larger part
     run, other = (Translator.load(folder, threads=1) for folder in (toy.attention, small))
     one, two = (each.translate(LINES, attention=True) for each in (run, other))
     assert sum(a.text == b.text for a, b in zip(one, two, strict=True)) >= 27
@@ -165,7 +181,7 @@ def test_what_does_not_fit_is_told_in_a_line(
 
 
 def test_a_damaged_graph_is_named(small: Path, tmp_path: Path) -> None:
-    for name in (portable.ENCODER, portable.DECODER):
+    for name in (portable.ENCODER, portable.DECODER, portable.GREEDY):
         folder = Path(shutil.copytree(small, tmp_path / name))
         (folder / name).write_bytes((folder / name).read_bytes()[:1000])
         with pytest.raises(CheckpointError, match=f"{name}: onnxruntime cannot open it"):
@@ -173,6 +189,10 @@ def test_a_damaged_graph_is_named(small: Path, tmp_path: Path) -> None:
         (folder / name).unlink()
         with pytest.raises(CheckpointError, match=f"{name}: missing"):
             Translator.load(folder)
+    (folder / portable.DECODER).write_bytes((small / portable.DECODER).read_bytes())
+    (folder / portable.SHARED).unlink()
+    with pytest.raises(CheckpointError, match=f"{portable.DECODER}: onnxruntime cannot open it"):
+        Translator.load(folder)
 
 
 def test_without_onnx_it_says_what_to_install(
