@@ -114,8 +114,22 @@ def parameters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    content = save({name: weight.contiguous().cpu() for name, weight in weights.items()})
-    write_bytes(folder / WEIGHTS, content)
+    write_tensors(folder / WEIGHTS, weights)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    write_bytes(path, save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Raises CheckpointError for a file that is missing, truncated or not safetensors."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: not a safetensors file, or truncated ({reason}): copy it again; nmt reads no pickles"
+        ) from None
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
@@ -154,13 +168,7 @@ class Saved(Generic[R]):
             raise CheckpointError(
                 f"{path}: there are no trained weights yet: train with `nmt train`, or go on with --resume"
             )
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{path}: not a safetensors file, or truncated ({reason}): copy it again; nmt reads no pickles"
-            ) from None
+        return read_tensors(path)
 
 
 def read(folder: Path) -> Saved[Recipe]:

@@ -2,16 +2,17 @@
 
     encoder.onnx   source (B, S), lengths (B,)                         ->  memory, keys, summary, parts
     decoder.onnx   tokens (N,), parts, memory, keys, padding, summary  ->  log_probs (N, V), parts, attention
-    greedy.onnx    the same for one row, steps, shortest               ->  pieces (T, 1), log_probs (T, 1)
+    greedy.onnx    the same for one row, steps, shortest               ->  places (T, 1), log_probs (T, 1)
 
 `parts` (N, ·) is the decoder's state, every layer's side by side, as in `nmt.stepper`; `padding` (B, 1, S) is added to
 the scores, 0 on real positions and minus infinity elsewhere. A graph has those of them that its model needs. In int8,
 weights are rounded per column and inputs as they come (dynamic quantisation; a GRU encoder's recurrence stays float32).
 The greedy graph is the decoder's in a loop, `steps` times at most, its end not within the `shortest` first; the two
-share their weights, which lie beside them in decoder.weights.
+share their weights, which lie beside them in decoder.weights. With a shortlist (`nmt.lexicon`) the output layer is not
+in the graphs but given to them: `pieces` (V,), the vocabulary of this call, `weights` (E, V), `scales` and `bias` (V,).
 
-Letters: B sources, N = B·K rows, S source length, T target length, L layers, D width, E embedding width, M memory
-width, V vocabulary, Q query width.
+Letters: B sources, N = B·K rows, S source length, T target length, D width, E embedding width, M memory width, V
+vocabulary.
 """
 
 from __future__ import annotations
@@ -26,17 +27,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nmt import attention, checkpoint
+from nmt import attention, checkpoint, lexicon
 from nmt.cells import Layer, Recurrent
 from nmt.context import Bridge
 from nmt.decoder import Decoder
 from nmt.encoder import Encoder
 from nmt.errors import CallError
+from nmt.material import load_split
 from nmt.model import Seq2Seq
-from nmt.portable import DECODER, ENCODER, GREEDY, MISSING, SHARED
-from nmt.recipe import changed
-from nmt.tokenizer import EOS, NEVER
-from nmt.translate import Translator
+from nmt.portable import DECODER, ENCODER, GREEDY, MISSING, SHARED, SHORTLIST
+from nmt.progress import say
+from nmt.recipe import Recipe, changed
+from nmt.tokenizer import EOS, NEVER, UNK
+from nmt.translate import Member, Translator
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -48,11 +51,12 @@ LARGE, PAGE = 1024, 4096  # bytes of what lies in a file of its own, and where i
 _ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 
 
-def export(folder: Path, out: Path, precision: str = "int8") -> int:
+def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0) -> int:
     """Write the translator in `folder` to the new folder `out`, which `Translator.load` opens like any other.
 
-    Its size in bytes. Raises CallError for a precision that is not in PRECISIONS, for an `out` that is there, for a
-    folder that is itself exported, and where onnx is missing.
+    With a `shortlist` it writes no more than so many of the likeliest pieces for each source piece, learnt from the
+    training pairs. The size in bytes. Raises CallError for a precision that is not in PRECISIONS, for an `out` that is
+    there, for a folder that is itself exported, and where onnx is missing; DataError where the pairs cannot be read.
     """
     if precision not in PRECISIONS:
         raise CallError(f"no precision '{precision}': choose one of {', '.join(PRECISIONS)}")
@@ -65,12 +69,17 @@ def export(folder: Path, out: Path, precision: str = "int8") -> int:
     assert isinstance(member.model, Seq2Seq)
     try:
         with torch.no_grad():
-            graphs = {ENCODER: encoder_graph(member.model), DECODER: decoder_graph(member.model.decoder)}
+            given = precision if shortlist else None
+            graphs = {ENCODER: encoder_graph(member.model), DECODER: decoder_graph(member.model.decoder, given)}
             graphs = {name: rounded(one) if precision == "int8" else one for name, one in graphs.items()}
             graphs[GREEDY] = greedy_graph(graphs[DECODER])
             weights = apart([graphs[DECODER], graphs[GREEDY]])
     except ImportError:
         raise CallError(f"exporting {MISSING}") from None
+    if shortlist:
+        output = member.model.decoder.output
+        tensors = output_layer(output.weight, output.bias, precision) | _lexicon(saved.recipe, member, shortlist)
+        checkpoint.write_tensors(out / SHORTLIST, tensors)
     checkpoint.write_bytes(out / SHARED, weights)
     for name, graph in graphs.items():
         checkpoint.write_bytes(out / name, graph.SerializeToString())
@@ -79,6 +88,26 @@ def export(folder: Path, out: Path, precision: str = "int8") -> int:
     checkpoint.write_recipe(out, changed(saved.recipe, ["search.precision=float32"]))  # the graphs have their own
     checkpoint.write_json(out / checkpoint.INFO, saved.info | {"exported": precision})  # last: now it is a model folder
     return sum(file.stat().st_size for file in out.iterdir())
+
+
+def _lexicon(recipe: Recipe, member: Member, count: int) -> dict[str, Tensor]:
+    """The tables that a shortlist is made from, learnt from the training pairs."""
+    pairs = load_split(recipe.data, "train")
+    say("learning which pieces become which")
+    sources, targets = member.source.encode(pairs.source), member.target.encode(pairs.target)
+    likely = lexicon.likely(sources, targets, member.source.vocab, count)
+    if member.source.fingerprint == member.target.fingerprint:
+        likely[:, -1] = range(len(likely))  # a piece may be copied
+    common = lexicon.common(targets, member.target)
+    return {"likely": torch.from_numpy(likely), "common": torch.from_numpy(common)}
+
+
+def output_layer(weight: Tensor, bias: Tensor, precision: str) -> dict[str, Tensor]:
+    """Weights (V, E) and biases (V,) as the graphs are given them; int8 ones are scaled by row, in 7 bits as all."""
+    if precision == "float32":
+        return {"weights": weight.detach(), "bias": bias.detach()}
+    scales = weight.detach().abs().amax(1).clamp_min(1e-12) / 63
+    return {"weights": (weight / scales.unsqueeze(1)).round().to(torch.int8), "scales": scales, "bias": bias.detach()}
 
 
 def rounded(model: ModelProto) -> ModelProto:
@@ -154,7 +183,7 @@ class _Graph:
         if isinstance(value, float):
             value = torch.tensor(value)
         tensor = value if isinstance(value, Tensor) else torch.tensor(list(value), dtype=torch.int64)
-        name = f"constant_{len(self.constants)}"
+        name = f"{self.name}_constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(tensor.detach().contiguous().numpy(), name))
         return name
 
@@ -164,7 +193,7 @@ class _Graph:
     def several(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
         from onnx import helper
 
-        names = [f"{kind.lower()}_{len(self.nodes)}_{number}" for number in range(count)]
+        names = [f"{self.name}_{kind.lower()}_{len(self.nodes)}_{number}" for number in range(count)]
         self.nodes.append(helper.make_node(kind, inputs, names, **attributes))
         return names
 
@@ -326,8 +355,11 @@ def _layers(decoder: Decoder) -> list[Layer]:
     return [layer for stack in stacks for layer in stack.forwards if isinstance(layer, Layer)]
 
 
-def decoder_graph(decoder: Decoder) -> ModelProto:
-    """One step: `Decoder.forward` with T = 1, for N = B·K rows."""
+def decoder_graph(decoder: Decoder, given: str | None = None) -> ModelProto:
+    """One step: `Decoder.forward` with T = 1, for N = B·K rows.
+
+    `given` is the precision of an output layer that comes with each call.
+    """
     graph, layers, widths = _Graph("decoder"), _layers(decoder), _widths(decoder)
     memory_width = decoder.readout.in_features - layers[-1].hidden
     tokens = graph.input("tokens", ("N",), "INT64")
@@ -352,12 +384,29 @@ def decoder_graph(decoder: Decoder) -> ModelProto:
     seen = [x] if context is None else [x, context]
     features = graph.run("Tanh", graph.linear(graph.concat(seen, 1), decoder.readout.weight, decoder.readout.bias))
     ends += [features] if decoder.input_feeding else []
-    logits = graph.linear(features, decoder.output.weight, decoder.output.bias)
-    graph.output("log_probs", graph.run("LogSoftmax", logits, axis=1), ("N", decoder.output.out_features))
+    if given is None:
+        logits = graph.linear(features, decoder.output.weight, decoder.output.bias)
+    else:
+        logits = _given(graph, features, decoder.embed, given)
+    vocab = "V" if given else decoder.output.out_features
+    graph.output("log_probs", graph.run("LogSoftmax", logits, axis=1), ("N", vocab))
     graph.output("next_parts", graph.concat(ends, 1), ("N", sum(widths)))
     if weights:
         graph.output("attention", weights, ("N", 1, "S"))
     return graph.finish()
+
+
+def _given(graph: _Graph, features: str, width: int, precision: str) -> str:
+    """Logits from features (N, E) with the output layer of this call."""
+    bias = graph.input("bias", ("V",))
+    if precision == "float32":
+        product = graph.run("MatMul", features, graph.input("weights", (width, "V")))
+        return graph.run("Add", product, bias)
+    weights = graph.input("weights", (width, "V"), "INT8")
+    scales = graph.input("scales", ("V",))
+    low, scale, zero = graph.several("DynamicQuantizeLinear", 3, features)
+    product = graph.run("Cast", graph.run("MatMulInteger", low, weights, zero), to=1)
+    return graph.run("Add", graph.run("Mul", product, graph.run("Mul", scales, scale)), bias)
 
 
 def _cell(graph: _Graph, layer: Layer, x: str, state: list[str]) -> tuple[str, list[str]]:
@@ -413,38 +462,43 @@ def greedy_graph(step: ModelProto) -> ModelProto:
     """The decoder's graph in a loop for one row, until its end is written."""
     from onnx import helper
 
-    body = _Graph("step")
-    vocab = step.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    graph, body = _Graph("greedy"), _Graph("step")
+    start = [graph.input("steps", (), "INT64"), "", graph.input("begin", (1,), "INT64"), graph.input("start", (1, "P"))]
+    shortest = graph.input("shortest", (), "INT64")
+    graph.inputs += [one for one in step.graph.input if one.name not in ("tokens", "parts")]
+    vocab = step.graph.output[0].type.tensor_type.shape.dim[1].dim_value  # 0 where it comes with the call
+    pieces = None if vocab else graph.input("pieces", ("V",), "INT64")
+    count = graph.constant([vocab]) if pieces is None else graph.run("Shape", pieces)
+    barred, early = (_barred(graph, which, count) for which in (NEVER, (*NEVER, EOS)))
+
     turn = body.input("turn", (), "INT64")
     body.input("go", (), "BOOL")
     body.input("tokens", (1,), "INT64")
     body.inputs.append(next(one for one in step.graph.input if one.name == "parts"))
     body.nodes += step.graph.node
     body.constants += step.graph.initializer
-    barred = torch.zeros(vocab)
-    barred[list(NEVER)] = -torch.inf
-    early = barred.clone()
-    early[EOS] = -torch.inf
-    bars = body.run("Where", body.run("Less", turn, "shortest"), body.constant(early), body.constant(barred))
+    bars = body.run("Where", body.run("Less", turn, shortest), early, barred)
     log_probs = body.run("Add", "log_probs", bars)
-    piece = body.run("ArgMax", log_probs, axis=1, keepdims=0)  # (1,)
-    going = body.run("Not", body.run("Equal", piece, body.constant([EOS])))
+    place = body.run("ArgMax", log_probs, axis=1, keepdims=0)  # (1,)
+    going = body.run("Not", body.run("Equal", place, body.constant([EOS])))
     body.output("go_on", body.squeeze(going, 0), (), "BOOL")
-    body.output("next_tokens", piece, (1,), "INT64")
+    body.output("next_tokens", place if pieces is None else body.run("Gather", pieces, place), (1,), "INT64")
     body.outputs.append(next(one for one in step.graph.output if one.name == "next_parts"))
-    body.output("piece", piece, (1,), "INT64")
+    body.output("place", place, (1,), "INT64")
     body.output("log_prob", body.run("ReduceMax", log_probs, axes=[1], keepdims=0), (1,))
-
-    graph = _Graph("greedy")
-    start = [graph.input("steps", (), "INT64"), "", graph.input("begin", (1,), "INT64")]
-    start.append(graph.input("start", (1, "P")))
-    graph.input("shortest", (), "INT64")
-    graph.inputs += [one for one in step.graph.input if one.name not in ("tokens", "parts")]
     inner = helper.make_graph(body.nodes, body.name, body.inputs, body.outputs, body.constants)
-    *_, pieces, log_probs = graph.several("Loop", 4, *start, body=inner)
-    graph.output("pieces", pieces, ("T", 1), "INT64")
-    graph.output("piece_log_probs", log_probs, ("T", 1))
+    *_, places, found = graph.several("Loop", 4, *start, body=inner)
+    graph.output("places", places, ("T", 1), "INT64")
+    graph.output("place_log_probs", found, ("T", 1))
     return graph.finish()
+
+
+def _barred(graph: _Graph, pieces: Sequence[int], count: str) -> str:
+    """What is added to the log p of all pieces, so that these, which are among the first, are not written."""
+    first = torch.zeros(UNK + 1)
+    first[list(pieces)] = -torch.inf
+    rest = graph.run("Sub", count, graph.constant([len(first)]))
+    return graph.concat([graph.constant(first), graph.run("ConstantOfShape", rest)], 0)
 
 
 def _each(graph: _Graph, summary: str, rows: str, width: int) -> str:

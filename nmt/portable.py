@@ -7,7 +7,9 @@ Letters: B sources, N = B·K rows, S source length, T target length, M memory wi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nmt import lexicon
+from nmt.checkpoint import read_tensors
 from nmt.data import Batch
 from nmt.errors import CallError, CheckpointError
 from nmt.stepper import Place
@@ -24,7 +28,45 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 ENCODER, DECODER, GREEDY, SHARED = "encoder.onnx", "decoder.onnx", "greedy.onnx", "decoder.weights"
+SHORTLIST = "shortlist.safetensors"
 MISSING = "needs onnx and onnxruntime: pip install 'recurrent-nmt[onnx]'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed(Place):
+    """A place of a search that may write some pieces only: which, and their output layer as the graphs want it."""
+
+    pieces: Tensor  # (L,)
+    output: Mapping[str, Any]
+
+
+class Shortlist:
+    """The output layer of an exported folder, of which each search takes a part. Raises CheckpointError."""
+
+    def __init__(self, file: Path) -> None:
+        tensors = read_tensors(file)
+        self.likely, self.common = (tensors.pop(name).numpy() for name in ("likely", "common"))
+        self.weights = tensors.pop("weights")  # (V, E)
+        self.rows = tensors  # (V,) each
+
+    def pieces(self, sources: Iterable[Sequence[int]], also: Iterable[Sequence[int]]) -> Tensor:
+        """Those (L,) that translations of these sources may have, and some more; the special ones are the first."""
+        chosen = lexicon.shortlist(self.likely, self.common, sources)
+        return torch.from_numpy(np.unique(np.concatenate([chosen, *(np.array(one, np.int64) for one in also)])))
+
+    @cached_property
+    def everything(self) -> Tensor:
+        return torch.arange(len(self.weights))
+
+    def part(self, pieces: Tensor) -> dict[str, Any]:
+        """The output layer for these pieces alone."""
+        parts = {"weights": self.weights[pieces].t().contiguous()}
+        parts |= {name: rows[pieces] for name, rows in self.rows.items()}
+        return {name: part.numpy() for name, part in parts.items()}
+
+    @cached_property
+    def whole(self) -> dict[str, Any]:
+        return self.part(self.everything)
 
 
 class Portable:
@@ -35,16 +77,25 @@ class Portable:
         self.workers = threads  # an operation of a step is too short to share: the batches are shared out
         self.given = [one.name for one in self.encoder.get_outputs()]
         self.wanted = [one.name for one in self.decoder.get_inputs()]
+        self.shortlist = Shortlist(folder / SHORTLIST) if "weights" in self.wanted else None
 
-    def start(self, source: Tensor, lengths: Tensor) -> Place:
+    def start(self, source: Tensor, lengths: Tensor, pieces: Tensor | None = None) -> Place:
+        """With a shortlist `pieces` (L,) are what may be written, and the step's pieces are places in it."""
         found = self.encoder.run(None, {"source": source.numpy(), "lengths": lengths.numpy()})
         of = {name: torch.from_numpy(value) for name, value in zip(self.given, found, strict=True)}
         nothing = torch.empty(len(source), 0)
         padding = torch.zeros(source.shape).masked_fill(source == PAD, -torch.inf).unsqueeze(1)  # (B, 1, S)
-        return Place(of.get("memory", nothing), padding, of.get("keys", nothing), None, of.get("summary"), of["parts"])
+        fixed = (of.get("memory", nothing), padding, of.get("keys", nothing), None, of.get("summary"))
+        if self.shortlist is None:
+            return Place(*fixed, of["parts"])
+        output = self.shortlist.whole if pieces is None else self.shortlist.part(pieces)
+        return Listed(
+            *fixed, of["parts"], pieces=self.shortlist.everything if pieces is None else pieces, output=output
+        )
 
     def __call__(self, tokens: Tensor, state: Place) -> tuple[Tensor, Place]:
-        feed = {"tokens": tokens.numpy(), "parts": state.parts.numpy()} | self._fixed(state)
+        pieces = state.pieces[tokens] if isinstance(state, Listed) else tokens
+        feed = {"tokens": pieces.numpy(), "parts": state.parts.numpy()} | self._fixed(state)
         log_probs, parts, *rest = map(torch.from_numpy, self.decoder.run(None, feed))
         return log_probs, replace(state, parts=parts, attention=rest[0] if rest else None)
 
@@ -52,13 +103,16 @@ class Portable:
         """The whole of a greedy search for one source: its pieces, the end last if it came, and their log p."""
         feed = {"begin": np.array([begin]), "start": state.parts.numpy()} | self._fixed(state)
         feed |= {"steps": np.array(longest), "shortest": np.array(shortest)}
-        pieces, log_probs = self.loop.run(None, feed)
-        return pieces[:, 0].tolist(), log_probs[:, 0].tolist()
+        if isinstance(state, Listed):
+            feed["pieces"] = state.pieces.numpy()
+        places, log_probs = self.loop.run(None, feed)
+        return places[:, 0].tolist(), log_probs[:, 0].tolist()
 
     def _fixed(self, state: Place) -> dict[str, Any]:
         """What a step is given of its sources."""
         fixed = {"memory": state.memory, "keys": state.keys, "padding": state.mask, "summary": state.summary}
-        return {name: value.numpy() for name, value in fixed.items() if name in self.wanted and value is not None}
+        given = {name: value.numpy() for name, value in fixed.items() if name in self.wanted and value is not None}
+        return given | (dict(state.output) if isinstance(state, Listed) else {})
 
     def log_probs(self, batch: Batch) -> Tensor:
         state = self.start(batch.source, batch.source_lengths)

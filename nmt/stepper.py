@@ -58,7 +58,9 @@ class Place:
         memory, mask, keys, share, summary = (one if one is None else one[sources] for one in fixed)
         assert memory is not None and mask is not None and keys is not None  # noqa: PT018
         parts = self.parts.view(count, -1, self.parts.size(1))[sources].flatten(0, 1)
-        return Place(memory, mask, keys, share, summary, parts)
+        return replace(
+            self, memory=memory, mask=mask, keys=keys, share=share, summary=summary, parts=parts, attention=None
+        )
 
 
 class Step:

@@ -339,8 +339,26 @@ class Translator:
             settings.top_p,
             settings.seed,
         )
-        step, state = self._start(parts)
-        return search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
+        pieces = self._shortlist(parts)
+        step, state = self._start(parts, pieces)
+        if pieces is None:
+            return search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
+        place = {
+            piece: number for number, piece in enumerate(pieces.tolist())
+        }  # the special pieces stay where they are
+        requests = [
+            replace(one, prefix=[place[i] for i in one.prefix], after=[place[i] for i in one.after]) for one in requests
+        ]
+        found = search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
+        return [[replace(one, ids=pieces[one.ids].tolist()) for one in each] for each in found]
+
+    def _shortlist(self, parts: Sequence[_Part]) -> Tensor | None:
+        """The pieces (L,) that a search for these parts may write; None for all."""
+        (engine, *others), fusion = self.engines, self.settings.language_model
+        if others or fusion is not None or not isinstance(engine, Portable) or engine.shortlist is None:
+            return None  # members of an ensemble have to speak of the same pieces
+        begun = (ids for part in parts for ids in (part.prefix, part.after))
+        return engine.shortlist.pieces([part.ids[0] for part in parts], begun)
 
     def _judged(
         self, parts: Sequence[_Part], found: Sequence[list[Hypothesis]], settings: Search
@@ -366,13 +384,17 @@ class Translator:
         return [[hypotheses[place] for place in order] for hypotheses, order in zip(found, orders, strict=True)]
 
     @torch.inference_mode()
-    def _start(self, parts: Sequence[_Part]) -> tuple[Step[Any], SearchState]:
-        """The step of this translator, and its state before the first piece."""
+    def _start(self, parts: Sequence[_Part], pieces: Tensor | None = None) -> tuple[Step[Any], SearchState]:
+        """The step of this translator, and its state before the first piece; `pieces` (L,) are all that it writes."""
         places: list[SearchState] = []
         for number, engine in enumerate(self.engines):
             ids = [[*part.ids[number], EOS] for part in parts]
             lengths = torch.tensor([len(row) for row in ids], device=self.device)
-            places.append(engine.start(pad(ids).to(self.device), lengths))
+            source = pad(ids).to(self.device)
+            if pieces is not None and isinstance(engine, Portable):
+                places.append(engine.start(source, lengths, pieces))
+            else:
+                places.append(engine.start(source, lengths))
         steps: list[Step[Any]] = [*self.engines]
         step, place = (steps[0], places[0]) if len(steps) == 1 else (ensemble(steps), Joined(tuple(places)))
         if self.settings.language_model is None:

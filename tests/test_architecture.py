@@ -35,6 +35,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "tokenizer": (1, set()),
     "formats": (1, set()),
     "hardware": (1, set()),
+    "lexicon": (2, {"tokenizer"}),
     "loss": (2, {"hardware"}),
     "context": (1, {"cells"}),
     "corrections": (1, set()),
@@ -50,7 +51,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "trainer": (3, {"group", "checkpoint", "hardware", "loss", "progress", "recipe"}),
     "model": (4, {"cells", "context", "data", "decoder", "encoder", "loss", "recipe", "stepper", "tokenizer"}),
     "engine": (5, {"data", "model", "search", "stepper"}),
-    "portable": (4, {"data", "stepper", "tokenizer"}),
+    "portable": (4, {"checkpoint", "data", "lexicon", "stepper", "tokenizer"}),
     "translate": (
         6,
         {"checkpoint", "consensus", "data", "engine", "hardware", "model", "portable", "progress", "recipe", "search"}
@@ -59,8 +60,19 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "distill": (7, {"checkpoint", "corpus", "formats", "material", "progress", "recipe", "translate"}),
     "export": (
         7,
-        {"attention", "cells", "checkpoint", "context", "decoder", "encoder", "model", "portable", "recipe"}
-        | {"translate"},
+        {
+            "attention",
+            "cells",
+            "checkpoint",
+            "context",
+            "decoder",
+            "encoder",
+            "lexicon",
+            "material",
+            "model",
+            "portable",
+        }
+        | {"progress", "recipe", "tokenizer", "translate"},
     ),
     "material": (4, {"checkpoint", "group", "corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
     "validation": (7, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),

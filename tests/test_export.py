@@ -137,6 +137,74 @@ def test_a_sentence_alone_is_one_call_of_the_loop(
         assert theirs.score == pytest.approx(mine.score, abs=1e-4)
 
 
+@pytest.fixture(scope="module")
+def listed(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy run with attention, exported in float32 with a shortlist of 5."""
+    out = tmp_path_factory.mktemp("exported") / "listed"
+    assert call("export", toy.attention, "--out", out, "--precision", "float32", "--shortlist", 5).status == 0
+    return out
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_with_a_shortlist_the_whole_vocabulary_is_still_there(toy: Toy, tmp_path: Path, precision: str) -> None:
+    export(toy.attention, tmp_path / "all", precision)
+    export(toy.attention, tmp_path / "out", precision, shortlist=5)
+    one, other = (Translator.load(tmp_path / name, threads=1) for name in ("all", "out"))
+    found, expected = (each.score(LINES, LINES[::-1]) for each in (other, one))
+    for a, b in zip(found, expected, strict=True):
+        assert a.log_probs == pytest.approx(b.log_probs, abs=1e-4 if precision == "float32" else 0.3)
+    together = Translator.load(f"{tmp_path / 'out'}+{tmp_path / 'all'}", threads=1)
+    assert together.translate(LINES[:3])[0].text
+
+
+def test_with_a_shortlist_it_translates_the_same_where_the_list_has_it(toy: Toy, listed: Path) -> None:
+    run, other = Translator.load(toy.attention, threads=1), Translator.load(listed, threads=1)
+    engine, source = other.engines[0], other.members[0].source
+    assert isinstance(engine, Portable)
+    assert engine.shortlist is not None
+    known = 0
+    for line, one, two in zip(LINES, run.translate(LINES), other.translate(LINES), strict=True):
+        pieces = engine.shortlist.pieces(source.encode([line]), [])
+        inside = set(other.members[0].target.ids(one.tokens)) <= set(pieces.tolist())
+        alone = other.translate([line], attention=True)[0]
+        assert set(other.members[0].target.ids(alone.tokens)) <= set(pieces.tolist())
+        known += inside and alone.text == one.text
+        assert not inside or two.score >= one.score - 1e-3, "what is left has no less probability"
+    assert known >= 20
+
+
+def test_a_prefix_may_have_what_the_shortlist_has_not(toy: Toy, listed: Path) -> None:
+    other = Translator.load(listed, threads=1)
+    for changes in ([], ["search.method=greedy"]):
+        for beginning in Translator.load(toy.attention, threads=1).translate(LINES[10:14]):
+            found = other.adjusted(changes).translate([LINES[0]], prefixes=[beginning.text])
+            assert found[0].text.startswith(beginning.text)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_the_loop_with_a_shortlist_is_the_search_step_by_step(
+    toy: Toy, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(toy.attention, tmp_path / "out", precision, shortlist=5)
+    one = Translator.load(tmp_path / "out", threads=1).adjusted(["search.method=greedy", "search.min_ratio=0.5"])
+    whole = [one.translate([line])[0] for line in LINES]
+    monkeypatch.setattr(Portable, "greedy", lambda *_: ([], []))
+    for line, other in zip(LINES, whole, strict=True):
+        (steps,) = one.translate([line])
+        assert other.text == steps.text
+        assert other.log_probs == pytest.approx(steps.log_probs, abs=1e-4)
+
+
+def test_a_shortlist_needs_the_training_pairs(toy: Toy, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(toy.attention, tmp_path / "run"))
+    checkpoint.write_recipe(folder, changed(checkpoint.read(folder).recipe, ["data.train=gone"]))
+    found = call("export", folder, "--out", tmp_path / "out", "--shortlist", 5)
+    assert found.status == 1
+    assert "gone" in found.error
+    assert not (tmp_path / "out").exists()
+    assert call("export", folder, "--out", tmp_path / "out").status == 0
+
+
 def test_in_int8_it_is_smaller_and_translates_nearly_the_same(toy: Toy, small: Path) -> None:
     weights = (toy.attention / checkpoint.WEIGHTS).stat().st_size
     graphs = sum(file.stat().st_size for file in (*small.glob("*.onnx"), small / portable.SHARED))
@@ -193,6 +261,14 @@ def test_a_damaged_graph_is_named(small: Path, tmp_path: Path) -> None:
     (folder / portable.SHARED).unlink()
     with pytest.raises(CheckpointError, match=f"{portable.DECODER}: onnxruntime cannot open it"):
         Translator.load(folder)
+
+
+def test_a_damaged_shortlist_is_named(listed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(listed, tmp_path / "damaged"))
+    for content in (b"", (folder / portable.SHORTLIST).read_bytes()[:500]):
+        (folder / portable.SHORTLIST).write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"{portable.SHORTLIST}: not a safetensors file"):
+            Translator.load(folder)
 
 
 def test_without_onnx_it_says_what_to_install(
