@@ -1,6 +1,6 @@
 """This package translating under measurement: python ours_decode.py FOLDER UPDATES THREADS BEAM ENGINE [a.b=value ...]
 
-ENGINE is float32 or bf16, through torch, or int8, exported. FOLDER holds the tokenizer, later the model too.
+ENGINE is float32 or bf16, through torch, or int8 or shortlist, exported. FOLDER holds the tokenizer, later the model.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from nmt.recipe import Recipe
 from nmt.run import translator
 from nmt.tokenizer import Tokenizer
 
+EXPORTED = {"int8": 0, "shortlist": 50}
+
 
 def main() -> None:
     folder, updates, threads, beam, engine, *changes = sys.argv[1:]
@@ -29,14 +31,15 @@ def main() -> None:
             lambda tick: ours.train(1, changes, tick),
             lambda _, recipe, net: _save(home, model, recipe, net),
         )
-    if engine == "int8":
-        small = model.with_name(f"{model.name}-int8")
+    if exported := engine in EXPORTED:
+        small = model.with_name(f"{model.name}-{engine}")
         if not small.exists():
-            export(model, small)
+            export(model, small, shortlist=EXPORTED[engine])
         model = small
     # 60 pieces at most, as for the peers
     settings = [f"search.beam={beam}", "search.max_ratio=0.001", "search.max_extra=60"]
-    settings += [f"search.precision={engine}"] if engine != "int8" else []
+    settings += [] if exported else [f"search.precision={engine}"]
+    settings += ["search.batch_tokens=1500"] if EXPORTED.get(engine) else []  # so that their pieces are fewer
     one = translator(str(model), settings, int(threads))
     pieces = Tokenizer.load(home / "joint.model")
     lines = pieces.decode([pieces.ids(line.split(" ")) for line in (home / "test.en").read_text().splitlines()])
