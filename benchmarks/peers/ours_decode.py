@@ -39,7 +39,7 @@ def main() -> None:
     # 60 pieces at most, as for the peers
     settings = [f"search.beam={beam}", "search.max_ratio=0.001", "search.max_extra=60"]
     settings += [] if exported else [f"search.precision={engine}"]
-    settings += ["search.batch_tokens=1500"] if EXPORTED.get(engine) else []  # so that their pieces are fewer
+    settings += ["search.batch_tokens=2500"] if EXPORTED.get(engine) else []  # so that their pieces are fewer
     one = translator(str(model), settings, int(threads))
     pieces = Tokenizer.load(home / "joint.model")
     lines = pieces.decode([pieces.ids(line.split(" ")) for line in (home / "test.en").read_text().splitlines()])
