@@ -24,6 +24,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float32", "int8")
 OPSET, IR = 17, 8  # of 2022, so that older runtimes read them too
+LEARNT_FROM = 100_000  # pairs at most, for a shortlist
 LARGE, PAGE = 1024, 4096  # bytes of what lies in a file of its own, and where it may begin, so that it can be mapped
 # the gates in ONNX's order, as places in torch's: i o f c of i f g o, z r n of r z n
 _ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
@@ -86,7 +88,9 @@ def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0)
     for side in ("source.model", "target.model"):
         checkpoint.write_bytes(out / side, (folder / side).read_bytes())
     checkpoint.write_recipe(out, changed(saved.recipe, ["search.precision=float32"]))  # the graphs have their own
-    checkpoint.write_json(out / checkpoint.INFO, saved.info | {"exported": precision})  # last: now it is a model folder
+    checkpoint.write_json(
+        out / checkpoint.INFO, saved.info | {"exported": precision, "shortlist": shortlist}
+    )  # last: now it is a model folder
     return sum(file.stat().st_size for file in out.iterdir())
 
 
@@ -94,10 +98,12 @@ def _lexicon(recipe: Recipe, member: Member, count: int) -> dict[str, Tensor]:
     """The tables that a shortlist is made from, learnt from the training pairs."""
     pairs = load_split(recipe.data, "train")
     say("learning which pieces become which")
-    sources, targets = member.source.encode(pairs.source), member.target.encode(pairs.target)
+    rows = range(0, len(pairs), len(pairs) // LEARNT_FROM + 1)  # from all over the corpus
+    sides = ((member.source, pairs.source), (member.target, pairs.target))
+    sources, targets = (tokenizer.encode([lines[row] for row in rows]) for tokenizer, lines in sides)
     likely = lexicon.likely(sources, targets, member.source.vocab, count)
-    if member.source.fingerprint == member.target.fingerprint:
-        likely[:, -1] = range(len(likely))  # a piece may be copied
+    if member.source.fingerprint == member.target.fingerprint:  # a piece may be copied
+        likely = np.column_stack([likely, np.arange(len(likely), dtype=np.int32)])
     common = lexicon.common(targets, member.target)
     return {"likely": torch.from_numpy(likely), "common": torch.from_numpy(common)}
 

@@ -69,7 +69,8 @@ def _figures(info: dict[str, Any]) -> str:
         minutes = info["seconds"] / 60
         lines.append(f"training     {minutes:.1f} minutes, {info['updates']:,} updates, {rate:,.0f} targets/s")
     if info.get("exported"):
-        lines.append(f"exported     as ONNX, {info['exported']}")
+        shortlist = f", shortlist of {info['shortlist']}" if info.get("shortlist") else ""
+        lines.append(f"exported     as ONNX, {info['exported']}{shortlist}")
     if best:
         scores = ", ".join(f"{_NAMES.get(name, name)} {value:.2f}" for name, value in best.items() if _is_score(value))
         how = "; ".join(best[key] for key in ("decoding", "signature") if key in best)

@@ -343,9 +343,7 @@ class Translator:
         step, state = self._start(parts, pieces)
         if pieces is None:
             return search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
-        place = {
-            piece: number for number, piece in enumerate(pieces.tolist())
-        }  # the special pieces stay where they are
+        place = {piece: number for number, piece in enumerate(pieces.tolist())}  # the special ones are the same in both
         requests = [
             replace(one, prefix=[place[i] for i in one.prefix], after=[place[i] for i in one.after]) for one in requests
         ]

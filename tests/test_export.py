@@ -226,6 +226,10 @@ def test_every_verb_reads_it_like_a_run(toy: Toy, small: Path) -> None:
     assert "BLEU" in call("evaluate", small).out
 
 
+def test_info_tells_of_a_shortlist(listed: Path) -> None:
+    assert "exported     as ONNX, float32, shortlist of 5" in call("info", listed).out
+
+
 @pytest.mark.parametrize(
     ("args", "status", "said"),
     [

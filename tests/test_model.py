@@ -535,6 +535,20 @@ def test_unrolling_is_the_decoder_with_the_same_gradients(point: Point, residual
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_unrolling_in_bf16_is_close(cell: str) -> None:
+    model = make(Point(cell, "general", "between", 2, True))
+    weights = [weight for weight in model.parameters() if weight is not model.decoder.output.weight]
+    found = []
+    for low in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            features = unroll(model.decoder, BATCH.target_in, model.start(BATCH.source, BATCH.source_lengths))
+        found.append([features, *torch.autograd.grad(features.sum(), weights, allow_unused=True)])
+    for one, other in zip(*found, strict=True):
+        if one is not None:
+            torch.testing.assert_close(other.float(), one, atol=0.05 * float(one.abs().max()) + 1e-3, rtol=0.05)
+
+
 # -- searching with it
 
 
