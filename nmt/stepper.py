@@ -92,7 +92,7 @@ class Step:
         share = summary @ self.of_summary if self.of_summary is not None else None
         parts = [part[layer] for layer in range(len(self.cells)) for part in hidden]
         parts.append(parts[0].new_zeros(parts[0].size(0), self.feed))
-        return Place(memory, mask, keys, share, None if share is None else summary, torch.cat(parts, dim=1))
+        return Place(memory, mask, keys, share, None if share is None else summary, torch.cat(parts, dim=1).float())
 
     def __call__(
         self, gates: Tensor, words: Tensor | None, place: Place, drops: Sequence[Tensor | None] | None = None

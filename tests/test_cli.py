@@ -47,7 +47,7 @@ VERBS = {
     "caption": (["model", "files"], {"--beam", "--set"}),
     "tag": (["model", "files"], set()),
     "distill": (["system"], {"--out", "--back", "--beam", "--set"}),
-    "export": (["model"], {"--out", "--precision"}),
+    "export": (["model"], {"--out", "--precision", "--shortlist"}),
     "demo": (["systems"], {"--corrections", "--host", "--port", "--auth", "--share", "--beam", "--set"}),
     "data": (["recipe"], {"--set"}),
     "info": (["subject"], {"--set"}),

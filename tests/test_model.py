@@ -546,7 +546,7 @@ def test_unrolling_in_bf16_is_close(cell: str) -> None:
         found.append([features, *torch.autograd.grad(features.sum(), weights, allow_unused=True)])
     for one, other in zip(*found, strict=True):
         if one is not None:
-            torch.testing.assert_close(other.float(), one, atol=0.05 * float(one.abs().max()) + 1e-3, rtol=0.05)
+            torch.testing.assert_close(other.float(), one, atol=0.05 * one.abs().max().item() + 1e-3, rtol=0.05)
 
 
 # -- searching with it
