@@ -33,7 +33,7 @@ from training import training
 from nmt import hardware, recipe, translation
 from nmt.engine import Native
 from nmt.search import Options, Request, search
-from nmt.tokenizer import BOS, EOS, PAD, UNK
+from nmt.tokenizer import BOS, EOS, NEVER
 
 LENGTHS = (10, 20, 40, 80, 160, 320, 640)
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -72,7 +72,7 @@ def seconds(name: str, length: int) -> float:
                 Options("greedy"),
                 BOS,
                 EOS,
-                (PAD, BOS, UNK),
+                NEVER,
                 False,
                 source.device,
             )

@@ -122,8 +122,6 @@ def tell(python: str, driver: str, arguments: Sequence[str], threads: int) -> di
 
 def spread(ratios: Sequence[float]) -> str:
     """Median and range."""
-    if not ratios:
-        return ""
     return f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
 
 
@@ -133,8 +131,8 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     for name, theirs in rates.items():
         gains = ["", ""]
         if name not in (OURS, STEADY):
-            pairs = (zip(rates.get(ours, []), theirs, strict=False) for ours in (OURS, STEADY))
-            gains = [spread([mine / other for mine, other in pair]) for pair in pairs]
+            pairs = (zip(rates[ours], theirs, strict=True) if ours in rates else None for ours in (OURS, STEADY))
+            gains = [spread([mine / other for mine, other in pair]) if pair else "" for pair in pairs]
         peak = max(one["MB"] for one in found[name])
         rows.append(f"| {name} | {statistics.median(theirs):,.0f} | {gains[0]} | {gains[1]} | {peak:,.0f} |")
     return "\n".join(rows)

@@ -88,9 +88,8 @@ def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0)
     for side in ("source.model", "target.model"):
         checkpoint.write_bytes(out / side, (folder / side).read_bytes())
     checkpoint.write_recipe(out, changed(saved.recipe, ["search.precision=float32"]))  # the graphs have their own
-    checkpoint.write_json(
-        out / checkpoint.INFO, saved.info | {"exported": precision, "shortlist": shortlist}
-    )  # last: now it is a model folder
+    info = saved.info | {"exported": precision, "shortlist": shortlist}
+    checkpoint.write_json(out / checkpoint.INFO, info)  # last: now it is a model folder
     return sum(file.stat().st_size for file in out.iterdir())
 
 
@@ -110,10 +109,11 @@ def _lexicon(recipe: Recipe, member: Member, count: int) -> dict[str, Tensor]:
 
 def output_layer(weight: Tensor, bias: Tensor, precision: str) -> dict[str, Tensor]:
     """Weights (V, E) and biases (V,) as the graphs are given them; int8 ones are scaled by row, in 7 bits as all."""
+    weight, bias = weight.detach(), bias.detach()
     if precision == "float32":
-        return {"weights": weight.detach(), "bias": bias.detach()}
-    scales = weight.detach().abs().amax(1).clamp_min(1e-12) / 63
-    return {"weights": (weight / scales.unsqueeze(1)).round().to(torch.int8), "scales": scales, "bias": bias.detach()}
+        return {"weights": weight, "bias": bias}
+    scales = weight.abs().amax(1).clamp_min(1e-12) / 63
+    return {"weights": (weight / scales.unsqueeze(1)).round().to(torch.int8), "scales": scales, "bias": bias}
 
 
 def rounded(model: ModelProto) -> ModelProto:

@@ -43,7 +43,7 @@ from nmt.search import Options, Request, search
 from nmt.shapes.pictures import KINDS, PictureData, Pixels, Scene, drawn, read, scenes, words, write
 from nmt.shapes.report import Report
 from nmt.stepper import Stepper
-from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from nmt.tokenizer import BOS, EOS, NEVER, PAD, UNK, Tokenizer
 
 PIECES, MAP = "target.model", "attention.png"
 LONGEST = 30  # words of a caption; the grammar has 17
@@ -348,7 +348,7 @@ def describe(
     for at in range(0, len(pictures), TOGETHER):
         shown = torch.from_numpy(pictures[at : at + TOGETHER]).to(model.device)
         place, requests = step.start(*model.look(shown)), [Request(LONGEST)] * len(shown)
-        found = search(step, place, requests, options, BOS, EOS, (PAD, BOS, UNK), attention, model.device)
+        found = search(step, place, requests, options, BOS, EOS, NEVER, attention, model.device)
         for (best,) in found:
             (text,) = vocabulary.decode([best.ids])
             captions.append(Caption(text, text.split(), None if best.attention is None else best.attention[:-1]))

@@ -39,7 +39,7 @@ from nmt.search import Options, filtered
 from nmt.shapes.report import Report
 from nmt.shapes.text import Characters, TextData, lines
 from nmt.stepper import Stepper
-from nmt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
+from nmt.tokenizer import BOS, EOS, NEVER, PAD, UNK, Tokenizer
 from nmt.translate import Fusion
 
 SHOWN = 200  # pieces of a sample at each validation
@@ -432,7 +432,7 @@ def generate(model: LanguageModel, settings: Sampling, prompt: Sequence[int]) ->
     for piece in prompt:
         log_probs, place = step(torch.tensor([piece], device=model.device), place)
     while True:
-        log_probs[:, [PAD, BOS, UNK]] = -torch.inf
+        log_probs[:, NEVER] = -torch.inf
         piece = int(torch.multinomial(filtered(log_probs, options).cpu()[0], 1, generator=generator))
         if piece == EOS:
             return
