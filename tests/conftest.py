@@ -20,7 +20,6 @@ def _one_thread_one_seed() -> Iterator[None]:
     torch.manual_seed(7)
     yield
     torch.set_num_threads(1)  # a test of `hardware.choose` may have changed it
-    torch.set_float32_matmul_precision("highest")  # and this, after which products of other shapes round otherwise
 
 
 @pytest.fixture

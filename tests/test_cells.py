@@ -111,6 +111,7 @@ def test_padding_changes_nothing(cell: str, both: bool, residual: bool) -> None:
 
 @cells
 def test_more_padding_is_bit_for_bit_the_same_state(cell: str) -> None:
+    torch.set_float32_matmul_precision("highest")  # a test of the hardware may have left products that round by shape
     stack = stacked(cell, 1, False)
     x = torch.randn(B, T, X)
     states = []
