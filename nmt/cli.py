@@ -294,19 +294,20 @@ def distill(
     system: System,
     out: Annotated[Path, typer.Option(help="The folder to write.")],
     back: Annotated[str | None, typer.Option(help="A translator of the opposite direction, for more sources.")] = None,
+    nbest: Annotated[int, typer.Option(min=1, metavar="N", help="Take so many translations of each line.")] = 1,
     beam: Beam = None,
     changes: Set = [],  # noqa: B006
 ) -> None:
     """Write a corpus to teach a model with: a translator's own, and what translators make of it.
 
-    Example: nmt distill runs/a+runs/b --back runs/c --out taught
+    Example: nmt distill runs/a+runs/b --back runs/c --nbest 3 --out taught
     """
     from nmt.distill import RECIPE
     from nmt.distill import distill as write
     from nmt.progress import say
     from nmt.run import translator as load
 
-    added = write(load(system, _search(beam, changes)), out, load(back) if back else None)
+    added = write(load(system, _search(beam, changes)), out, load(back) if back else None, nbest)
     say(f"written to {out}, with {added:,} pairs more")
     say(f"next: nmt train {out / RECIPE} --set model.decoder.hidden=256 --out runs/student")
 

@@ -1,8 +1,8 @@
 """A corpus to teach a student with: a translator's training pairs, and beside each what models make of it.
 
     x, y      as people wrote them                                      (Freitag et al. 2017, section 3)
-    x, f(x)   the teacher's translation                                 (Kim and Rush 2016, section 3.2)
-    b(y), y   a source that a model of the opposite direction wrote     (Sennrich et al. 2016; Nguyen et al. 2020)
+    x, f(x)   the teacher's translations, the K best of each source     (Kim and Rush 2016, section 3.2)
+    b(y), y   sources that a model of the opposite direction wrote      (Sennrich et al. 2016; Nguyen et al. 2020)
 
 A student of a large model's beam, or of an ensemble's, says greedily nearly what that says with its beam, since a
 model's translations are more regular than people's; and the more ways there are to say a thing, the less it learns by
@@ -40,14 +40,14 @@ PLAIN = (
 SPLITS = ("train", "valid", "test")
 
 
-def distill(teacher: Translator, out: Path, back: Translator | None = None) -> int:
+def distill(teacher: Translator, out: Path, back: Translator | None = None, nbest: int = 1) -> int:
     """Write the teacher's corpus with its own translations into the new folder `out`, and a recipe to train on it.
 
-    `back` translates the targets into further sources. How many pairs were added, which are those that differ from the
-    given ones. Raises CallError where `out` is there or `back` is of other languages, DataError where the teacher's
-    corpus is not there.
+    `back` translates the targets into further sources; `nbest` of each are taken. How many pairs were added, which are
+    those that differ from the given ones. Raises CallError where `out` has something in it or `back` is of other
+    languages, DataError where the teacher's corpus is not there.
     """
-    if out.exists():
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise CallError(f"{out} exists: choose another folder with --out, or remove it")
     data = teacher.recipe.data
     languages = (data.source, data.target)
@@ -57,7 +57,7 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None) -> i
             f"--back translates {other.source} to {other.target}, which is not the opposite of {' to '.join(languages)}"
         )
     train = load_split(data, "train")
-    lines = _write(out, "train", languages, _taught(teacher, train, back))
+    lines = _write(out, "train", languages, _taught(teacher, train, back, nbest))
     for split in ("valid", "test"):
         with contextlib.suppress(MissingSplitError):
             pairs = load_split(data, split)
@@ -68,19 +68,23 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None) -> i
     return lines - len(train)
 
 
-def _taught(teacher: Translator, train: Corpus, back: Translator | None) -> Iterator[Pair]:
+def _taught(teacher: Translator, train: Corpus, back: Translator | None, nbest: int) -> Iterator[Pair]:
     """The pairs, each followed by what models make of it where that is another."""
     with Bar("translating", len(train)) as bar:
-        forth = (one.text for one in teacher.stream(train.source))
-        sources = (one.text for one in back.stream(train.target)) if back else repeat("", len(train))
+        forth = _made(teacher, train.source, nbest)
+        sources = _made(back, train.target, nbest) if back else repeat([], len(train))
         for number, made in enumerate(zip(train.source, train.target, forth, sources, strict=True), 1):
-            source, target, own, other = made
+            source, target, own, others = made
             yield source, target
-            if own not in ("", target):
-                yield source, own
-            if other not in ("", source):
-                yield other, target
+            yield from ((source, one) for one in own if one not in ("", target))
+            yield from ((one, target) for one in others if one not in ("", source))
             bar.update(number)
+
+
+def _made(translator: Translator, lines: Iterable[str], nbest: int) -> Iterator[list[str]]:
+    """The different ones among the `nbest` translations of each line, the best first."""
+    for best in translator.stream(lines, nbest):
+        yield list(dict.fromkeys(one.text for one in (best, *best.alternatives)))
 
 
 def _write(out: Path, split: str, languages: Pair, pairs: Iterable[Pair]) -> int:

@@ -9,11 +9,16 @@ import pytest
 from toy import Toy, call, pairs
 
 from nmt import checkpoint, recipe
+from nmt.recipe import Search
 from nmt.translate import Translator
 
 
 def lines(file: Path) -> list[str]:
     return file.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _beam(folder: Path, width: int) -> Search:
+    return checkpoint.read(folder).recipe.search.model_copy(update={"beam": width})
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,22 @@ def test_sources_that_a_model_wrote_stand_beside_them(toy: Toy, back: Path, taug
     found = call("distill", toy.attention, "--back", toy.fixed, "--out", tmp_path / "wrong")
     assert found.status == 2
     assert "--back translates en to de" in found.error
+
+
+def test_several_translations_of_each_line_are_taken(toy: Toy, back: Path, tmp_path: Path) -> None:
+    out = tmp_path / "more"
+    found = call("distill", toy.attention, "--back", back, "--out", out, "--beam", 3, "--nbest", 3)
+    assert found.status == 0, found.err
+    written = list(zip(lines(out / "train.en"), lines(out / "train.de"), strict=True))
+    given = list(zip(lines(toy.corpus / "train.en"), lines(toy.corpus / "train.de"), strict=True))
+    assert len(set(written)) == len(written) > 4 * len(given)  # 1 + 3 + 3 but for those that are the same
+    source, target = given[0]
+    best = Translator.load(toy.attention, threads=1).translate([source], nbest=3, settings=_beam(toy.attention, 3))[0]
+    own = [one.text for one in (best, *best.alternatives) if one.text != target]
+    assert [pair[1] for pair in written[1 : 1 + len(own)]] == own
+    found = call("distill", toy.attention, "--out", tmp_path / "new", "--nbest", 2, "--set", "search.method=greedy")
+    assert (found.status, "'greedy' finds one translation, not 2" in found.error) == (2, True)
+    assert not any((tmp_path / "new").iterdir())  # so that the next try may take it
 
 
 def test_a_student_trains_on_it(taught: Path, tmp_path: Path) -> None:
