@@ -9,10 +9,15 @@ R-Drop (Liang et al. 2021) reads a batch twice, under two draws of dropout that 
 
     L = ½ (L_p + L_q) + α/4 (KL(p ‖ q) + KL(q ‖ p))
 
+A teacher says what else it would have written, t (Hinton et al. 2015; Kim and Rush 2016, section 3.1), with a share λ:
+
+    L' = (1 - λ) L - λ Σ_v t(v) log p(v)
+
 Over a vocabulary the logits are the largest numbers of a net, and passing over them costs more than making them. Their
-gradient is dL/dz_v = p(v) - (1 - ε) [v = y] - ε/V. So `linear_cross_entropy` passes over them once, from z to p in the
-precision of the products, and for the rest needs no more than sums: the bias is one more column of the weights, Σ_v z_v
-is a product with Σ_v w_v, the ε/V of the gradient is the same for all rows and columns.
+gradient is dL/dz_v = p(v) - (1 - ε) [v = y] - ε/V, and dL'/dz_v = p(v) - (1 - λ) ((1 - ε) [v = y] + ε/V) - λ t(v). So
+`linear_cross_entropy` passes over them once, from z to p in the precision of the products, and for the rest needs no
+more than sums: the bias is one more column of the weights, Σ_v z_v is a product with Σ_v w_v, the ε/V of the gradient
+is the same for all rows and columns.
 
 Letters: P passes (1, or 2 with R-Drop), N positions, E features, V vocabulary.
 """
@@ -46,8 +51,18 @@ class Loss:
         return Loss(self.total + other.total, self.count + other.count, self.nll + other.nll)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, agreement: float = 0.0) -> Loss:
-    """The loss of logits (N, V) against targets (N,), none of them padding.
+@dataclass(frozen=True)
+class Taught:
+    """What a teacher would write at each position, t, and the share λ of the loss that it has."""
+
+    probabilities: Tensor  # (N, V)
+    share: float
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, smoothing: float = 0.0, agreement: float = 0.0, taught: Taught | None = None
+) -> Loss:
+    """The loss of logits (N, V) against targets (N,), none of them padding, and against what was `taught`.
 
     With `agreement`, the α of R-Drop, logits are (2 N, V): the first pass over the N positions, then the second.
     """
@@ -57,21 +72,29 @@ def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, agree
     total = nll
     if smoothing:
         total = (1 - smoothing) * nll - smoothing * log_p.sum() / (passes * vocab)
+    if taught is not None:
+        learnt = -(taught.probabilities * log_p).sum() / passes
+        total = (1 - taught.share) * total + taught.share * learnt
     if agreement:
         total = total + agreement / 4 * _divergences(log_p.exp(), log_p)[1].sum()
     return Loss(total, count, nll.detach())
 
 
 def linear_cross_entropy(
-    features: Tensor, layer: nn.Linear, targets: Tensor, smoothing: float = 0.0, agreement: float = 0.0
+    features: Tensor,
+    layer: nn.Linear,
+    targets: Tensor,
+    smoothing: float = 0.0,
+    agreement: float = 0.0,
+    taught: Taught | None = None,
 ) -> Loss:
     """`cross_entropy(layer(features), ...)` for features (P N, E): the same up to rounding; but for R-Drop, faster."""
     low = computed_in(features)
     # no gradient, one that has to be scaled first, or one that needs log p of two passes at once
     if not torch.is_grad_enabled() or low == torch.float16 or agreement:
-        return cross_entropy(layer(features), targets, smoothing, agreement)
+        return cross_entropy(layer(features), targets, smoothing, agreement, taught)
     total, nll = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        features, layer.weight, layer.bias, targets, smoothing, low
+        features, layer.weight, layer.bias, targets, smoothing, taught, low
     )
     return Loss(total, targets.numel(), nll.detach())
 
@@ -79,10 +102,18 @@ def linear_cross_entropy(
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, low: torch.dtype
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        taught: Taught | None,
+        low: torch.dtype,
     ) -> tuple[Tensor, Tensor]:
         (vocab, width), count = weight.shape, len(features)
-        ctx.dtype, ctx.share, ctx.count = features.dtype, smoothing / vocab, count
+        given = 1 - taught.share if taught else 1.0  # the share of the gold pieces
+        ctx.dtype, ctx.share, ctx.count = features.dtype, given * smoothing / vocab, count
         wide = F.pad(features.to(low), (0, SPARE, 0, -count % BLOCK))  # (N + padding, E + SPARE)
         wide[:count, width] = 1
         weights = weight.new_zeros(vocab, width + SPARE, dtype=low)
@@ -91,10 +122,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         gold_logits = wide.new_empty(count)
         rows = max(1, TOGETHER // vocab // BLOCK) * BLOCK
         places = torch.arange(count, device=p.device)
+        meant = wide.new_zeros((), dtype=torch.float32)  # Σ t(v) z_v
         for start in range(0, count, rows):
             part, some = p[start : start + rows], places[start : start + rows]
             torch.mm(wide[start : start + rows], weights.t(), out=part)
             gold_logits[some] = p[some, targets[some]]
+            if taught:
+                meant += (part[: len(some)] * taught.probabilities[some]).sum(dtype=torch.float32)
             torch.softmax(part, 1, out=part)
         p[count:] = 0
         gold = p[places, targets]  # (N,)
@@ -102,9 +136,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         nll = -log_gold.sum()
         # Σ_v log p(v) = Σ_v z_v - V log Z
         every = (wide.float() @ weights.sum(0, dtype=torch.float32)).sum() - vocab * (gold_logits - log_gold).sum()
-        p[places, targets] = gold - (1 - smoothing)
+        total = given * ((1 - smoothing) * nll - smoothing / vocab * every)
+        to_gold = gold - given * (1 - smoothing)
+        if taught:
+            to_gold -= (taught.share * taught.probabilities[places, targets]).to(low)
+            p[:count].sub_(taught.probabilities, alpha=taught.share)
+            total = total - taught.share * (meant - (gold_logits - log_gold).sum())
+        p[places, targets] = to_gold
         ctx.save_for_backward(wide, weights, p)
-        return (1 - smoothing) * nll - smoothing / vocab * every, nll
+        return total, nll
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
@@ -116,7 +156,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         same = share * wide.sum(0, dtype=torch.float32)  # (E + SPARE,)
         to_weight = to_weights[:, :width].to(torch.float32, memory_format=torch.contiguous_format).sub_(same[:width])
         to_bias = to_weights[:, width].float() - same[width]
-        return to_features.to(ctx.dtype), to_weight, to_bias, None, None, None
+        return to_features.to(ctx.dtype), to_weight, to_bias, None, None, None, None
 
 
 def _divergences(p: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from nmt.context import Bridge
 from nmt.data import Batch
 from nmt.decoder import Decoder, State
 from nmt.encoder import Encoder
-from nmt.loss import Loss, linear_cross_entropy
+from nmt.loss import Loss, Taught, linear_cross_entropy
 from nmt.recipe import Recipe
 from nmt.stepper import unroll
 from nmt.tokenizer import PAD
@@ -36,11 +36,19 @@ class Seq2Seq(nn.Module):
         context = self.encoder(source, lengths)
         return self.decoder.start(self.bridge(context.final), context)
 
-    def loss(self, batch: Batch, smoothing: float = 0.0, forcing: float = 1.0, agreement: float = 0.0) -> Loss:
+    def loss(
+        self,
+        batch: Batch,
+        smoothing: float = 0.0,
+        forcing: float = 1.0,
+        agreement: float = 0.0,
+        taught: Taught | None = None,
+    ) -> Loss:
         """The loss of a batch.
 
         `forcing`: share of gold previous words (scheduled sampling, Bengio et al. 2015). `agreement`: the batch is
-        read twice, and this is the weight of the two agreeing (R-Drop, Liang et al. 2021).
+        read twice, and this is the weight of the two agreeing (R-Drop, Liang et al. 2021). `taught`: what a teacher
+        makes of it, as `probabilities` of that.
         """
         read = batch.twice() if agreement else batch
         state = self.start(read.source, read.source_lengths)
@@ -50,7 +58,7 @@ class Seq2Seq(nn.Module):
             features = self._features(read.target_in, state)  # (B, T, E)
         targets = batch.target_out[batch.target_out != PAD]
         features = features[read.target_out != PAD]
-        return linear_cross_entropy(features, self.decoder.output, targets, smoothing, agreement)
+        return linear_cross_entropy(features, self.decoder.output, targets, smoothing, agreement, taught)
 
     def _features(self, tokens: Tensor, state: State) -> Tensor:
         if self.decoder.input_feeding:
@@ -69,6 +77,12 @@ class Seq2Seq(nn.Module):
                 gold = torch.rand(own.shape, device=own.device) < forcing
                 token = torch.where(gold, tokens[:, step + 1 : step + 2], own)
         return torch.cat(outs, dim=1)
+
+    @torch.no_grad()
+    def probabilities(self, batch: Batch) -> Tensor:
+        """What the model would write at each real target position of a batch, (N, V)."""
+        features = self._features(batch.target_in, self.start(batch.source, batch.source_lengths))
+        return self.decoder.output(features[batch.target_out != PAD]).float().softmax(1)  # type: ignore[no-any-return]
 
     def log_probs(self, batch: Batch) -> Tensor:
         """log p of each target piece by forced decoding, (B, T), 0 on padding."""

@@ -209,6 +209,10 @@ class TranslationTraining(Training):
     )
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of input pieces replaced by <unk>")
     r_drop: float = Field(0.0, ge=0, description="weight of the agreement of two passes (Liang et al. 2021), 0: one")
+    teacher: str | None = Field(
+        None, description="a model folder, or several as a+b, whose probabilities are learnt too"
+    )
+    teacher_share: float = Field(0.5, gt=0, le=1, description="of the loss (Kim and Rush 2016, section 3.1)")
     validate_sentences: int = Field(1000, ge=1, description="valid sentences translated at a validation, from the top")
     metric: Literal["bleu", "chrf", "perplexity"] = Field("bleu", description="picks the best model and stops early")
     samples: int = Field(3, ge=0, description="translations shown at each validation")

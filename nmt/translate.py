@@ -96,6 +96,16 @@ class Member:
     source: Tokenizer
     target: Tokenizer
 
+    @classmethod
+    def load(cls, saved: checkpoint.Saved[Recipe], machine: hardware.Hardware) -> Member:
+        """The model of a folder, to translate with. Raises CheckpointError."""
+        source, target = (Tokenizer.load(saved.folder / f"{side}.model") for side in ("source", "target"))
+        if saved.exported:
+            return cls(Portable(saved.folder, machine.threads), source, target)
+        model = build(saved.recipe, source.vocab, target.vocab)
+        checkpoint.restore(model, saved.weights(), saved.folder)
+        return cls(model.to(machine.device).eval(), source, target)
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -144,18 +154,10 @@ class Translator:
     @classmethod
     def load(cls, folders: str | Path, device: str = "auto", threads: int | None = None) -> Translator:
         """Open a model folder, or an ensemble written `runs/a+runs/b`. Raises CheckpointError, CallError."""
-        members = []
         saved = [checkpoint.read(folder) for folder in split(folders)]
         device = "cpu" if any(one.exported for one in saved) else device
         machine = hardware.choose(device, "float32", threads)
-        for one in saved:
-            source, target = (Tokenizer.load(one.folder / f"{side}.model") for side in ("source", "target"))
-            if one.exported:
-                members.append(Member(Portable(one.folder, machine.threads), source, target))
-                continue
-            model = build(one.recipe, source.vocab, target.vocab)
-            checkpoint.restore(model, one.weights(), one.folder)
-            members.append(Member(model.to(machine.device).eval(), source, target))
+        members = [Member.load(one, machine) for one in saved]
         return cls(members, saved[0].recipe.search, machine.device, saved[0].recipe)
 
     def adjusted(self, changes: Sequence[str]) -> Translator:

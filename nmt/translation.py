@@ -11,15 +11,17 @@ import torch
 
 from nmt import checkpoint
 from nmt.data import Batch
+from nmt.errors import CallError
 from nmt.group import ALONE, Group
 from nmt.hardware import Hardware
 from nmt.job import Job
-from nmt.loss import Loss
+from nmt.loss import Loss, Taught
 from nmt.material import Material, TrainingStream, gather, overlaps
-from nmt.model import build, sizes
+from nmt.model import Seq2Seq, build, sizes
 from nmt.progress import say
 from nmt.recipe import Recipe, TranslationTraining
 from nmt.tokenizer import Tokenizer
+from nmt.translate import Member, split
 from nmt.validation import Validation
 
 SOURCE, TARGET = "source.model", "target.model"
@@ -29,16 +31,21 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
     """Everything to train a recipe; `folder` is that of a run that is resumed, whose tokenizers stay."""
     settings = recipe.training
     parent = Path(settings.init_from) if settings.init_from else None
-    origin = folder or parent
+    origin = folder or parent or (split(settings.teacher)[0] if settings.teacher else None)
     known = (Tokenizer.load(origin / SOURCE), Tokenizer.load(origin / TARGET)) if origin else None
     material = _shared(recipe, known, group)
+    teachers = _teachers(settings, material, hardware)
     torch.manual_seed(settings.seed)
     model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
     if parent and not folder:
         checkpoint.restore(model, checkpoint.read(parent).weights(), parent)
 
     def loss(batch: Batch, progress: float) -> Loss:
-        return model.loss(batch, settings.label_smoothing, forcing(settings, progress), settings.r_drop)
+        taught = None
+        if teachers:
+            meant = torch.stack([teacher.probabilities(batch) for teacher in teachers]).mean(0)  # (N, V)
+            taught = Taught(meant, settings.teacher_share)
+        return model.loss(batch, settings.label_smoothing, forcing(settings, progress), settings.r_drop, taught)
 
     pieces, padding = int(material.train.target_lengths.sum()), material.batches.padding(0)
     return Job(
@@ -56,6 +63,23 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
     )
 
 
+def _teachers(settings: TranslationTraining, material: Material, hardware: Hardware) -> list[Seq2Seq]:
+    """The models that `training.teacher` names. Raises CallError for those that cannot teach this one."""
+    found = []
+    for folder in split(settings.teacher) if settings.teacher else []:
+        member = Member.load(checkpoint.read(folder), hardware)
+        if not isinstance(member.model, Seq2Seq):
+            raise CallError(f"training.teacher: {folder} is an exported translator: name the run that it comes from")
+        sides = (member.source, material.source), (member.target, material.target)
+        if any(one.fingerprint != other.fingerprint for one, other in sides):
+            raise CallError(
+                f"training.teacher: {folder} writes other pieces than the model that is to learn from it: "
+                f"name teachers of the same pieces, and train the student anew"
+            )
+        found.append(member.model.requires_grad_(False))
+    return found
+
+
 def _shared(recipe: Recipe, known: tuple[Tokenizer, Tokenizer] | None, group: Group) -> Material:
     """The material of a recipe, which the first process of a group prepares for all."""
     material = gather(recipe, known) if group.first else None
@@ -66,14 +90,14 @@ def _shared(recipe: Recipe, known: tuple[Tokenizer, Tokenizer] | None, group: Gr
 def _data(recipe: Recipe, material: Material) -> dict[str, Any]:
     """What model.json says of the data; warns of test sentences that were trained on."""
     seen = overlaps(recipe, material.corpus, material.valid)
-    for split, found in seen.items():
+    for part, found in seen.items():
         if found.sources:
-            say(f"warning: {split} has {found}: its scores flatter")
+            say(f"warning: {part} has {found}: its scores flatter")
     return {
         "train": len(material.train),
         "valid": len(material.valid),
         "filtered": asdict(material.filtered),
-        "overlap": {split: asdict(found) for split, found in seen.items()},
+        "overlap": {part: asdict(found) for part, found in seen.items()},
         "pieces": {
             "source": int(material.train.source_lengths.sum()),
             "target": int(material.train.target_lengths.sum()),

@@ -92,7 +92,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
             "recipe",
             "tokenizer",
         }
-        | {"validation"},
+        | {"translate", "validation"},
     ),
     "run": (
         9,

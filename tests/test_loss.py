@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from nmt import loss as loss_module
-from nmt.loss import BLOCK, Loss, cross_entropy, linear_cross_entropy
+from nmt.loss import BLOCK, Loss, Taught, cross_entropy, linear_cross_entropy
 
 N, V = 13, 9
 
@@ -90,24 +90,44 @@ def test_agreement_is_the_mean_of_two_passes_and_their_divergences(smoothing: fl
 
 
 @smoothings
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_teacher_has_its_share(smoothing: float, passes: int) -> None:
+    logits, targets = torch.randn(passes * N, V), torch.randint(V, (N,))
+    teacher = torch.randn(N, V).softmax(1)
+    agreement = 1.0 if passes == 2 else 0.0
+    own = cross_entropy(logits, targets, smoothing, agreement)
+    loss = cross_entropy(logits, targets, smoothing, agreement, Taught(teacher, 0.3))
+    apart = own.total - cross_entropy(logits, targets, smoothing, 1e-9 * agreement).total  # of two passes
+    meant = F.cross_entropy(logits, teacher.repeat(passes, 1), reduction="sum") / passes
+    torch.testing.assert_close(loss.total, 0.7 * (own.total - apart) + 0.3 * meant + apart)
+    torch.testing.assert_close(loss.nll, own.nll)
+    certain = Taught(F.one_hot(targets, V).float(), 1.0)
+    torch.testing.assert_close(
+        cross_entropy(logits, targets, 0.1, 0.0, certain).total if passes == 1 else own.nll, own.nll
+    )
+
+
+@smoothings
 @pytest.mark.parametrize("agreement", [0.0, 2.5])
+@pytest.mark.parametrize("share", [None, 0.4])
 @pytest.mark.parametrize("count", [0, 1, BLOCK, 2 * BLOCK + 3])
 @pytest.mark.parametrize("low", [False, True])
 def test_with_its_layer_it_is_the_same(
-    smoothing: float, agreement: float, count: int, low: bool, monkeypatch: pytest.MonkeyPatch
+    smoothing: float, agreement: float, share: float | None, count: int, low: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss_module, "TOGETHER", BLOCK * V)  # so that rows are taken in several parts
     torch.manual_seed(1)
     layer = torch.nn.Linear(5, V)
     targets = torch.randint(V, (count,))
     features = torch.randn(count * (2 if agreement else 1), 5, requires_grad=True)
+    taught = None if share is None else Taught(torch.randn(count, V).softmax(1), share)
     found = []
     for fused in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             if fused:
-                loss = linear_cross_entropy(features, layer, targets, smoothing, agreement)
+                loss = linear_cross_entropy(features, layer, targets, smoothing, agreement, taught)
             else:
-                loss = cross_entropy(layer(features), targets, smoothing, agreement)
+                loss = cross_entropy(layer(features), targets, smoothing, agreement, taught)
         assert loss.count == count
         assert loss.total.dtype == torch.float32
         gradients = torch.autograd.grad(3 * loss.total, (features, *layer.parameters()))

@@ -407,6 +407,40 @@ def test_a_model_starts_from_another(toy: Toy) -> None:
     assert "runs/nothing/source.model" in result.error
 
 
+def test_a_student_learns_what_its_teachers_would_write(toy: Toy) -> None:
+    """A model that goes on from its teacher stays with it if it learns from nothing else, and leaves it otherwise."""
+    teacher = Translator.load(toy.attention, threads=1).members[0]
+    source, target = zip(*pairs(40), strict=True)
+    batch = collate(teacher.source.encode(source), teacher.target.encode(target))
+    meant = teacher.model.probabilities(batch)  # type: ignore[union-attr]
+    apart = []
+    for share in (0.01, 1.0):
+        flags = [f"--set=training.teacher={toy.attention}+{toy.attention}", f"--set=training.teacher_share={share}"]
+        flags += [f"--set=training.init_from={toy.attention}", "--set=training.label_smoothing=0.3"]
+        found = call("train", toy.recipe, *flags, "--set", "training.epochs=1", "--out", f"student-{share}")
+        assert found.status == 0, found.err
+        student = Translator.load(f"student-{share}", threads=1).members[0]
+        assert student.target.fingerprint == teacher.target.fingerprint
+        own = student.model.probabilities(batch)  # type: ignore[union-attr]
+        apart.append(float((meant * (meant.log() - own.log())).sum(1).mean()))
+    assert apart[1] < 0.5 * apart[0]
+    found = call("train", toy.recipe, *flags, "--set", "training.epochs=2", "--out", "student-1.0", "--resume")
+    assert found.status == 0, found.err
+
+
+def test_who_cannot_teach(toy: Toy, back: Path) -> None:
+    flags = ["--set=training.teacher=runs/nothing", "--out=new"]
+    assert "runs/nothing/source.model" in call("train", toy.recipe, *flags).error
+    assert call("export", toy.attention, "--out", "exported").status == 0
+    found = call("train", toy.recipe, "--set=training.teacher=exported", "--out=new")
+    assert (found.status, "exported is an exported translator" in found.error) == (2, True)
+    other = write_recipe(Path("other.yaml"), toy.corpus, {"tokenizer": {"model": "bpe", "vocab_size": 48}})
+    assert call("train", other, "--set=training.epochs=1", "--out=other").status == 0
+    found = call("train", toy.recipe, f"--set=training.teacher={toy.attention}+other", "--out=new")
+    assert (found.status, "other writes other pieces" in found.error) == (2, True)
+    assert not Path("new").exists()
+
+
 def test_killed_at_the_last_moment_a_run_is_finished_by_resuming(whole: Whole) -> None:
     shutil.copytree(whole.folder, "run")
     info = json.loads(Path("run/model.json").read_text())
