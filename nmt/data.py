@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ Rows = Sequence[Sequence[int] | Array]
 
 VERSION = 1  # raise it when the same pairs would give other ids or other rows
 SHORT = 10  # pieces; pairs with no longer side may have any ratio
+AT_ONCE = 1_000  # rows that are looked up at once
 PARALLEL = 200_000  # pairs from which starting processes is worth it
 JITTER = 0.25  # share of pairs that an epoch sorts as if they were a piece longer
 # sides are padded in steps (limit, step), long ones in longer, and batches cut to a multiple of ROWS: a CPU's library
@@ -76,6 +77,7 @@ class Batch:
     target_in: torch.Tensor  # (B, T)
     target_out: torch.Tensor  # (B, T)
     tokens: int  # real target tokens, <eos> counted
+    alignment: torch.Tensor | None = None  # (B, T, S), which source piece each target piece comes from, if wanted
 
     @property
     def sentences(self) -> int:
@@ -83,22 +85,14 @@ class Batch:
 
     def twice(self) -> Batch:
         """Every sentence two times: the rows, and once more the rows."""
-        return Batch(
-            self.source.repeat(2, 1),
-            self.source_lengths.repeat(2),
-            self.target_in.repeat(2, 1),
-            self.target_out.repeat(2, 1),
-            self.tokens,
-        )
+        return self._each(lambda part: part.repeat(2, *[1] * (part.dim() - 1)))
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(
-            self.source.to(device),
-            self.source_lengths.to(device),
-            self.target_in.to(device),
-            self.target_out.to(device),
-            self.tokens,
-        )
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        parts = {name: part for name, part in vars(self).items() if name != "tokens" and part is not None}
+        return replace(self, **{name: change(part) for name, part in parts.items()})  # type: ignore[arg-type]
 
 
 class Ragged:
@@ -140,6 +134,13 @@ class TrainingSet:
     def target_lengths(self) -> Array:
         """The pieces of each target, <eos> counted."""
         return self._target.lengths[self.rows] + 1
+
+    def pairs(self) -> Iterator[tuple[Array, Array]]:
+        """The ids of all pairs, from all over the corpus in turn."""
+        order = np.random.default_rng(0).permutation(self.rows)
+        for start in range(0, len(order), AT_ONCE):
+            rows = order[start : start + AT_ONCE]
+            yield from zip(self._source.take(rows), self._target.take(rows), strict=True)
 
     def batch(self, indices: Sequence[int] | Array) -> Batch:
         rows = self.rows[indices]

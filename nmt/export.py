@@ -100,7 +100,7 @@ def _lexicon(recipe: Recipe, member: Member, count: int) -> dict[str, Tensor]:
     rows = range(0, len(pairs), len(pairs) // LEARNT_FROM + 1)  # from all over the corpus
     sides = ((member.source, pairs.source), (member.target, pairs.target))
     sources, targets = (tokenizer.encode([lines[row] for row in rows]) for tokenizer, lines in sides)
-    likely = lexicon.likely(sources, targets, member.source.vocab, count)
+    likely = lexicon.learn(zip(sources, targets, strict=True)).likely(member.source.vocab, count)
     if member.source.fingerprint == member.target.fingerprint:  # a piece may be copied
         likely = np.column_stack([likely, np.arange(len(likely), dtype=np.int32)])
     common = lexicon.common(targets, member.target)

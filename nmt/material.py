@@ -16,7 +16,7 @@ from itertools import chain
 
 import torch
 
-from nmt import checkpoint, corpus, holdout, starter, tokenizer
+from nmt import checkpoint, corpus, holdout, lexicon, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
 from nmt.errors import CheckpointError, RecipeError
@@ -132,6 +132,7 @@ def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None
 class TrainingStream:
     """The batches of a training set, with subword sampling and word dropout drawn anew in each epoch.
 
+    With `training.guided_attention` they have the alignment of a lexicon that is learnt first.
     In a group of processes, this one's share of each, or None where a batch has too few rows for all.
     """
 
@@ -139,6 +140,7 @@ class TrainingStream:
         self, material: Material, settings: TranslationTraining, device: torch.device, group: Group = ALONE
     ) -> None:
         self.material, self.settings, self.device, self.group = material, settings, device, group
+        self.lexicon = lexicon.learn(material.train.pairs()) if settings.guided_attention else None
 
     def batches(self, epoch: int) -> int:
         return len(self.material.batches.plan(epoch))
@@ -152,6 +154,9 @@ class TrainingStream:
             batch = self.material.train.sampled(rows, seed, self.settings.subword_sampling)
         else:
             batch = self.material.train.batch(rows)
+        if self.lexicon is not None:
+            alignment = self.lexicon.alignment(batch.source.numpy(), batch.target_out.numpy())
+            batch = replace(batch, alignment=torch.from_numpy(alignment))
         if self.settings.word_dropout:
             batch = drop_words(batch, self.settings.word_dropout, seed)
         return batch.to(self.device)

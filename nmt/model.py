@@ -7,6 +7,8 @@ Letters: B batch, S source length, T target length, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +22,8 @@ from nmt.loss import Loss, Taught, linear_cross_entropy
 from nmt.recipe import Recipe
 from nmt.stepper import unroll
 from nmt.tokenizer import PAD
+
+LEAST = 1e-6  # of a weight of attention, so that its logarithm is finite
 
 
 class Seq2Seq(nn.Module):
@@ -43,45 +47,54 @@ class Seq2Seq(nn.Module):
         forcing: float = 1.0,
         agreement: float = 0.0,
         taught: Taught | None = None,
+        guidance: float = 0.0,
     ) -> Loss:
         """The loss of a batch.
 
         `forcing`: share of gold previous words (scheduled sampling, Bengio et al. 2015). `agreement`: the batch is
         read twice, and this is the weight of the two agreeing (R-Drop, Liang et al. 2021). `taught`: what a teacher
-        makes of it, as `probabilities` of that.
+        makes of it, as `probabilities` of that. `guidance`: the weight of attention agreeing with the batch's alignment
+        (Chen et al. 2016).
         """
         read = batch.twice() if agreement else batch
         state = self.start(read.source, read.source_lengths)
         if forcing < 1:
-            features = self._scheduled(read.target_in, state, forcing)
+            features, attention = self._scheduled(read.target_in, state, forcing)
         else:
-            features = self._features(read.target_in, state)  # (B, T, E)
+            features, attention = self._features(read.target_in, state)  # (B, T, E), (B, T, S)
         targets = batch.target_out[batch.target_out != PAD]
         features = features[read.target_out != PAD]
-        return linear_cross_entropy(features, self.decoder.output, targets, smoothing, agreement, taught)
+        loss = linear_cross_entropy(features, self.decoder.output, targets, smoothing, agreement, taught)
+        if guidance and read.alignment is not None and attention is not None:
+            apart = -(read.alignment * attention.float().clamp_min(LEAST).log()).sum() * len(targets) / len(features)
+            loss = replace(loss, total=loss.total + guidance * apart)
+        return loss
 
-    def _features(self, tokens: Tensor, state: State) -> Tensor:
+    def _features(self, tokens: Tensor, state: State) -> tuple[Tensor, Tensor | None]:
+        """Features (B, T, E) of the pieces that follow `tokens` (B, T), and the weights of attention (B, T, S)."""
         if self.decoder.input_feeding:
             return unroll(self.decoder, tokens, state)
-        return self.decoder.features(tokens, state)[0]
+        features, state = self.decoder.features(tokens, state)
+        return features, state.attention
 
-    def _scheduled(self, tokens: Tensor, state: State, forcing: float) -> Tensor:
-        """Features (B, T, E) where each previous word is gold with probability `forcing`, else the model's own."""
-        outs = []
+    def _scheduled(self, tokens: Tensor, state: State, forcing: float) -> tuple[Tensor, Tensor | None]:
+        """The same where each previous word is gold with probability `forcing`, else the model's own."""
+        outs, weights = [], []
         token = tokens[:, :1]
         for step in range(tokens.size(1)):
             out, state = self.decoder.features(token, state)
             outs.append(out)
+            weights += [] if state.attention is None else [state.attention]
             if step + 1 < tokens.size(1):
                 own = self.decoder.output(out.detach()).argmax(2)  # (B, 1)
                 gold = torch.rand(own.shape, device=own.device) < forcing
                 token = torch.where(gold, tokens[:, step + 1 : step + 2], own)
-        return torch.cat(outs, dim=1)
+        return torch.cat(outs, dim=1), torch.cat(weights, dim=1) if weights else None
 
     @torch.no_grad()
     def probabilities(self, batch: Batch) -> Tensor:
         """What the model would write at each real target position of a batch, (N, V)."""
-        features = self._features(batch.target_in, self.start(batch.source, batch.source_lengths))
+        features, _ = self._features(batch.target_in, self.start(batch.source, batch.source_lengths))
         return self.decoder.output(features[batch.target_out != PAD]).float().softmax(1)  # type: ignore[no-any-return]
 
     def log_probs(self, batch: Batch) -> Tensor:

@@ -209,6 +209,11 @@ class TranslationTraining(Training):
     )
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of input pieces replaced by <unk>")
     r_drop: float = Field(0.0, ge=0, description="weight of the agreement of two passes (Liang et al. 2021), 0: one")
+    guided_attention: float = Field(
+        0.0,
+        ge=0,
+        description="weight at the start of attention agreeing with a lexicon's alignment (Chen et al. 2016)",
+    )
     teacher: str | None = Field(
         None, description="a model folder, or several as a+b, whose probabilities are learnt too"
     )
@@ -271,6 +276,8 @@ class Recipe(AnyRecipe):
     def _across_sections(self) -> Self:
         if self.model.tie == "all" and not self.tokenizer.joint:
             raise ValueError("model.tie 'all' needs tokenizer.joint: true, since one embedding serves both sides")
+        if self.training.guided_attention and self.model.attention == "none":
+            raise ValueError("training.guided_attention guides attention: set model.attention, or leave it out")
         if self.training.subword_sampling and self.tokenizer.model == "char":
             raise ValueError("training.subword_sampling has nothing to sample with tokenizer.model 'char': set it to 0")
         return self

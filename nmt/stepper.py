@@ -170,8 +170,11 @@ class Stepper:
         return self.output(features).log_softmax(dim=1), place
 
 
-def unroll(decoder: Decoder, tokens: Tensor, state: State) -> Tensor:
-    """`Decoder.features` of tokens (N, T) where each step waits for the one before: (N, T, E), with gradients."""
+def unroll(decoder: Decoder, tokens: Tensor, state: State) -> tuple[Tensor, Tensor | None]:
+    """`Decoder.features` of tokens (N, T) where each step waits for the one before, with gradients.
+
+    The features (N, T, E), and the weights of attention (N, T, S) where there is one.
+    """
     words = masked(decoder.embedding(tokens), state.masks.embedding)  # (N, T, E)
     step = Step(decoder, late)
     gates = F.linear(words, *step.of_piece).unbind(1)
@@ -181,11 +184,13 @@ def unroll(decoder: Decoder, tokens: Tensor, state: State) -> Tensor:
     )
     place = step.place(source.memory, source.mask, source.keys, source.summary.squeeze(1), hidden)
     passed = words.unbind(1) if step.passes else [None] * len(gates)
-    drops, outs = _drops(state.masks, decoder.upper is not None), []
+    drops = _drops(state.masks, decoder.upper is not None)
+    outs, weights = [], []
     for now, word in zip(gates, passed, strict=True):
         features, place = step(now, word, place, drops)
         outs.append(features)
-    return torch.stack(outs, dim=1)
+        weights += [] if place.attention is None else [place.attention]
+    return torch.stack(outs, dim=1), torch.cat(weights, dim=1) if weights else None
 
 
 def _drops(masks: Masks, upper: bool) -> list[Tensor | None]:

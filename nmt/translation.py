@@ -45,7 +45,9 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
         if teachers:
             meant = torch.stack([teacher.probabilities(batch) for teacher in teachers]).mean(0)  # (N, V)
             taught = Taught(meant, settings.teacher_share)
-        return model.loss(batch, settings.label_smoothing, forcing(settings, progress), settings.r_drop, taught)
+        guidance = settings.guided_attention * (1 - progress)
+        share = forcing(settings, progress)
+        return model.loss(batch, settings.label_smoothing, share, settings.r_drop, taught, guidance)
 
     pieces, padding = int(material.train.target_lengths.sum()), material.batches.padding(0)
     return Job(

@@ -74,7 +74,10 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         }
         | {"progress", "recipe", "tokenizer", "translate"},
     ),
-    "material": (4, {"checkpoint", "group", "corpus", "data", "holdout", "progress", "recipe", "starter", "tokenizer"}),
+    "material": (
+        4,
+        {"checkpoint", "group", "corpus", "data", "holdout", "lexicon", "progress", "recipe", "starter", "tokenizer"},
+    ),
     "validation": (7, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "job": (4, {"loss", "trainer"}),
     "translation": (

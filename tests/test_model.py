@@ -441,7 +441,7 @@ def test_scheduled_sampling_with_gold_words_is_teacher_forcing(point: Point) -> 
     model = make(point)
     state = begin(model)
     forced, _ = model.decoder.features(BATCH.target_in, state)
-    torch.testing.assert_close(model._scheduled(BATCH.target_in, state, 1.0), forced)
+    torch.testing.assert_close(model._scheduled(BATCH.target_in, state, 1.0)[0], forced)
     torch.testing.assert_close(model.loss(BATCH, forcing=1 - 1e-9).total, model.loss(BATCH).total)
     assert not torch.isclose(model.loss(BATCH, forcing=0.0).total, model.loss(BATCH).total)
 
@@ -459,6 +459,25 @@ def test_scheduled_sampling_without_gold_words_feeds_the_models_own(point: Point
     loss = model.loss(BATCH, forcing=0.0)
     torch.testing.assert_close(loss.total, expected)
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss.total, list(model.parameters())))
+
+
+# -- attention that is shown where to look
+
+
+@pytest.mark.parametrize("point", [one for one in GRID if one.attention != "none"], ids=str)
+@pytest.mark.parametrize("way", ["forced", "scheduled", "twice"])
+def test_attention_is_guided_by_an_alignment(point: Point, way: str) -> None:
+    model = make(point)
+    alignment = torch.rand(BATCH.target_out.size(1), *BATCH.source.shape).transpose(0, 1)  # (B, T, S)
+    batch = replace(BATCH, alignment=alignment * (BATCH.target_out != PAD).unsqueeze(2))
+    looked = model.decoder.features(BATCH.target_in, begin(model))[1].attention
+    assert looked is not None
+    expected = -2.0 * (batch.alignment * looked.clamp_min(1e-6).log()).sum()
+    flags = {"forced": {}, "scheduled": {"forcing": 1 - 1e-9}, "twice": {"agreement": 1.0}}[way]
+    loss, plain = model.loss(batch, guidance=2.0, **flags), model.loss(BATCH, guidance=2.0, **flags)
+    torch.testing.assert_close(loss.total - plain.total, expected, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(loss.nll, plain.nll)
+    assert loss.count == plain.count
 
 
 # -- the step made ready for search
@@ -526,8 +545,9 @@ def test_unrolling_is_the_decoder_with_the_same_gradients(point: Point, residual
     model = make(point, 0.3, residual)
     tokens = BATCH.target_in
     state = model.start(BATCH.source, BATCH.source_lengths)
-    slow, fast = model.decoder.features(tokens, state)[0], unroll(model.decoder, tokens, state)
+    (slow, after), (fast, attention) = model.decoder.features(tokens, state), unroll(model.decoder, tokens, state)
     torch.testing.assert_close(fast, slow)
+    torch.testing.assert_close(attention, after.attention)
     outer = torch.randn_like(slow)
     weights = [weight for weight in model.parameters() if weight is not model.decoder.output.weight]
     both = [torch.autograd.grad(one, weights, outer, retain_graph=True, allow_unused=True) for one in (slow, fast)]
@@ -542,7 +562,7 @@ def test_unrolling_in_bf16_is_close(cell: str) -> None:
     found = []
     for low in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            features = unroll(model.decoder, BATCH.target_in, model.start(BATCH.source, BATCH.source_lengths))
+            features, _ = unroll(model.decoder, BATCH.target_in, model.start(BATCH.source, BATCH.source_lengths))
         found.append([features, *torch.autograd.grad(features.sum(), weights, allow_unused=True)])
     for one, other in zip(*found, strict=True):
         if one is not None:

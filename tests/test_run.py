@@ -75,6 +75,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bpe dropout": {"tokenizer": {"model": "bpe", "vocab_size": 48}, "training.subword_sampling": 0.1},
     "word dropout": {"training.word_dropout": 0.1},
     "two passes": {"training.r_drop": 2.0},
+    "guided attention": {"training.guided_attention": 0.5, "training.word_dropout": 0.1},
+    "guided attention, two passes": {"training.guided_attention": 0.5, "training.r_drop": 1.0},
     "plateau": {"training.schedule": "plateau", "training.validate_every": 6, "training.metric": "chrf"},
     "inverse square root": {"training.schedule": "inverse_sqrt", "training.metric": "perplexity"},
     "constant, no average": {"training.schedule": "constant", "training.ema": 0.0, "training.label_smoothing": 0.1},
