@@ -24,7 +24,7 @@ from nmt.tokenizer import EOS, PAD, UNK, Tokenizer
 
 FREQUENT = 100  # pieces of the target side that any translation may have
 LEAST = 1e-9  # of a sum that is divided by
-ENTRIES = 20_000_000  # places of a source beside places of its target that are learnt from, at most: some seconds
+ENTRIES = 8_000_000  # places of a source beside places of its target that are learnt from, at most: some seconds
 ROUNDS = 5
 TENSION, NONE = 4.0, 0.08  # τ and ν
 RARE = 1e-4  # added to each count, so that what occurs once is not certain
