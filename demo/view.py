@@ -136,7 +136,7 @@ def worst(found: Sequence[Sentence]) -> str:
 def recipe(one: Recipe) -> str:
     """A recipe as YAML, without where files lie on the machine."""
     content = one.model_dump(mode="json")
-    places = {"data": ("path", "train", "valid", "test", "extra"), "training": ("init_from",)}
+    places = {"data": ("path", "train", "valid", "test", "extra"), "training": ("init_from", "teacher")}
     places["search"] = ("reverse", "language_model")
     for section, keys in places.items():
         for key in keys:
@@ -146,7 +146,7 @@ def recipe(one: Recipe) -> str:
 
 
 def _name(path: str | None) -> str | None:
-    return path and PurePath(path).name
+    return path and "+".join(PurePath(part).name for part in path.split("+"))
 
 
 def use(address: str, languages: tuple[str, str]) -> str:

@@ -37,6 +37,7 @@ PLAIN = (
     "extra_times=1",
     "mix=null",
 )
+OWN = ("training.init_from=null", "training.teacher=null")  # what the teacher learnt from
 SPLITS = ("train", "valid", "test")
 
 
@@ -63,7 +64,7 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None, nbes
             pairs = load_split(data, split)
             _write(out, split, languages, zip(pairs.source, pairs.target, strict=True))
     files = [f"data.path={out.resolve()}", *(f"data.{one}" for one in PLAIN), *(f"data.{one}={one}" for one in SPLITS)]
-    student = changed(teacher.recipe, [*files, "training.init_from=null", f"name={teacher.recipe.name}-student"])
+    student = changed(teacher.recipe, [*files, *OWN, f"name={teacher.recipe.name}-student"])
     checkpoint.write_text(out / RECIPE, dump(student))
     return lines - len(train)
 

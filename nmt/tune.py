@@ -24,6 +24,8 @@ SETTINGS = (
     "training.batch_tokens=400",
     "training.learning_rate=0.0005",
     "training.warmup=0",
+    "training.guided_attention=0",  # it has learnt to look
+    "training.teacher=null",
     "training.keep=last",  # valid is of the old ones
 )
 SEEN, LEAST, MOST = 1200, 3, 60  # how often new pairs are seen, all together, and each of them at least and at most
