@@ -46,7 +46,7 @@ VERBS = {
     "classify": (["model"], {"--input"}),
     "caption": (["model", "files"], {"--beam", "--set"}),
     "tag": (["model", "files"], set()),
-    "distill": (["system"], {"--out", "--back", "--beam", "--set"}),
+    "distill": (["system"], {"--out", "--back", "--nbest", "--beam", "--set"}),
     "export": (["model"], {"--out", "--precision", "--shortlist"}),
     "demo": (["systems"], {"--corrections", "--host", "--port", "--auth", "--share", "--beam", "--set"}),
     "data": (["recipe"], {"--set"}),
