@@ -139,14 +139,20 @@ def recipe(one: Recipe) -> str:
     places = {"data": ("path", "train", "valid", "test", "extra"), "training": ("init_from", "teacher")}
     places["search"] = ("reverse", "language_model")
     for section, keys in places.items():
+        name = _name if section == "data" else _system
         for key in keys:
             given = content[section][key]
-            content[section][key] = [_name(part) for part in given] if isinstance(given, list) else _name(given)
+            content[section][key] = [name(part) for part in given] if isinstance(given, list) else name(given)
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _name(path: str | None) -> str | None:
-    return path and "+".join(PurePath(part).name for part in path.split("+"))
+    return path and PurePath(path).name
+
+
+def _system(folders: str | None) -> str | None:
+    """The names of a model's folder, or of those of an ensemble."""
+    return folders and "+".join(PurePath(part).name for part in folders.split("+"))
 
 
 def use(address: str, languages: tuple[str, str]) -> str:

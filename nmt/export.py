@@ -97,7 +97,7 @@ def _lexicon(recipe: Recipe, member: Member, count: int) -> dict[str, Tensor]:
     """The tables that a shortlist is made from, learnt from the training pairs."""
     pairs = load_split(recipe.data, "train")
     say("learning which pieces become which")
-    rows = range(0, len(pairs), len(pairs) // LEARNT_FROM + 1)  # from all over the corpus
+    rows = np.random.default_rng(0).permutation(len(pairs))[:LEARNT_FROM].tolist()  # from all over the corpus
     sides = ((member.source, pairs.source), (member.target, pairs.target))
     sources, targets = (tokenizer.encode([lines[row] for row in rows]) for tokenizer, lines in sides)
     likely = lexicon.learn(zip(sources, targets, strict=True)).likely(member.source.vocab, count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
     """Everything to train a recipe; `folder` is that of a run that is resumed, whose tokenizers stay."""
     settings = recipe.training
     parent = Path(settings.init_from) if settings.init_from else None
-    origin = folder or parent or (split(settings.teacher)[0] if settings.teacher else None)
+    taught_by = split(settings.teacher) if settings.teacher else []
+    origin = next(iter(filter(None, (folder, parent, *taught_by))), None)
     known = (Tokenizer.load(origin / SOURCE), Tokenizer.load(origin / TARGET)) if origin else None
     material = _shared(recipe, known, group)
-    teachers = _teachers(settings, material, hardware)
+    teachers = _teachers(taught_by, material, hardware)
     torch.manual_seed(settings.seed)
     model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
     if parent and not folder:
@@ -65,10 +67,10 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
     )
 
 
-def _teachers(settings: TranslationTraining, material: Material, hardware: Hardware) -> list[Seq2Seq]:
+def _teachers(folders: Sequence[Path], material: Material, hardware: Hardware) -> list[Seq2Seq]:
     """The models that `training.teacher` names. Raises CallError for those that cannot teach this one."""
     found = []
-    for folder in split(settings.teacher) if settings.teacher else []:
+    for folder in folders:
         member = Member.load(checkpoint.read(folder), hardware)
         if not isinstance(member.model, Seq2Seq):
             raise CallError(f"training.teacher: {folder} is an exported translator: name the run that it comes from")

@@ -346,7 +346,7 @@ def test_about_an_evaluated_model_names_the_files_not_where_they_lie(toy: Toy, t
 
 
 def test_a_recipe_is_shown_without_places_of_the_machine(toy: Toy) -> None:
-    changes = ["data.extra=[/home/me/a.tsv, b.tsv]", "data.train=[/x/train.en, /x/train.de]"]
+    changes = ["data.extra=[/home/me+you/a.tsv, b.tsv]", "data.train=[/x/train.en, /x/train.de]"]
     changes += ["training.init_from=/home/me/run", "training.teacher=/x/a+/y/b", "search.reverse=/home/me/back"]
     shown = yaml.safe_load(view.recipe(changed(checkpoint.read(toy.attention).recipe, changes)))
     assert shown["data"]["extra"] == ["a.tsv", "b.tsv"]

@@ -101,10 +101,8 @@ def test_a_teacher_has_its_share(smoothing: float, passes: int) -> None:
     meant = F.cross_entropy(logits, teacher.repeat(passes, 1), reduction="sum") / passes
     torch.testing.assert_close(loss.total, 0.7 * (own.total - apart) + 0.3 * meant + apart)
     torch.testing.assert_close(loss.nll, own.nll)
-    certain = Taught(F.one_hot(targets, V).float(), 1.0)
-    torch.testing.assert_close(
-        cross_entropy(logits, targets, 0.1, 0.0, certain).total if passes == 1 else own.nll, own.nll
-    )
+    sure = cross_entropy(logits, targets, smoothing, agreement, Taught(F.one_hot(targets, V).float(), 1.0))
+    torch.testing.assert_close(sure.total, own.nll + apart)
 
 
 @smoothings

@@ -430,7 +430,7 @@ def test_a_student_learns_what_its_teachers_would_write(toy: Toy) -> None:
     assert found.status == 0, found.err
 
 
-def test_who_cannot_teach(toy: Toy, back: Path) -> None:
+def test_who_cannot_teach(toy: Toy) -> None:
     flags = ["--set=training.teacher=runs/nothing", "--out=new"]
     assert "runs/nothing/source.model" in call("train", toy.recipe, *flags).error
     assert call("export", toy.attention, "--out", "exported").status == 0
