@@ -69,8 +69,13 @@ document.addEventListener("keydown", (event) => { // the framework's own is Shif
   event.preventDefault();
   document.querySelector("#go").click();
 });
-const target = document.querySelector("#target"); // its label names the button to copy, the first thing in it
-target.querySelector("[data-testid=block-info]").id = "target-name";
-target.querySelector("textarea").setAttribute("aria-labelledby", "target-name");
+const name = () => { // its label names the button to copy, the first thing in it
+  const label = document.querySelector("#target [data-testid=block-info]");
+  const box = document.querySelector("#target textarea");
+  if (!label || !box) return requestAnimationFrame(name); // drawn later than this on a slow machine
+  label.id = "target-name";
+  box.setAttribute("aria-labelledby", label.id);
+};
+name();
 new MutationObserver(settle).observe(element, { childList: true, subtree: true, attributeFilter: ["tabindex"] });
 settle();
