@@ -300,6 +300,8 @@ def distill(
 ) -> None:
     """Write a corpus to teach a model with: a translator's own, and what translators make of it.
 
+    Stopped, it goes on when you run it again.
+
     Example: nmt distill runs/a+runs/b --back runs/c --nbest 3 --out taught
     """
     from nmt.distill import RECIPE
@@ -307,7 +309,7 @@ def distill(
     from nmt.progress import say
     from nmt.run import translator as load
 
-    added = write(load(system, _search(beam, changes)), out, load(back) if back else None, nbest)
+    added = write(load(system, _search(beam, changes)), out, load(back) if back else None, nbest, (system, back))
     say(f"written to {out}, with {added:,} pairs more")
     say(f"next: nmt train {out / RECIPE} --set model.decoder.hidden=256 --out runs/student")
 

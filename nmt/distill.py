@@ -6,19 +6,21 @@
 
 A student of a large model's beam, or of an ensemble's, says greedily nearly what that says with its beam, since a
 model's translations are more regular than people's; and the more ways there are to say a thing, the less it learns by
-heart.
+heart. What was made is kept as it comes, so that a stopped command goes on where it was.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator
-from itertools import repeat
+from itertools import islice, repeat, takewhile
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from nmt import checkpoint
 from nmt.corpus import Corpus, MissingSplitError
-from nmt.errors import CallError
+from nmt.errors import CallError, CheckpointError
 from nmt.formats import Pair
 from nmt.material import load_split
 from nmt.progress import Bar
@@ -26,6 +28,7 @@ from nmt.recipe import changed, dump
 from nmt.translate import Translator
 
 RECIPE = "student.yaml"
+MADE = "made.jsonl"  # by whom, then for each pair: source, target, translations of the source, of the target
 # what the teacher's recipe says of its files, which are now plain ones in one folder
 PLAIN = (
     "hub=null",
@@ -41,14 +44,22 @@ OWN = ("training.init_from=null", "training.teacher=null")  # what the teacher l
 SPLITS = ("train", "valid", "test")
 
 
-def distill(teacher: Translator, out: Path, back: Translator | None = None, nbest: int = 1) -> int:
-    """Write the teacher's corpus with its own translations into the new folder `out`, and a recipe to train on it.
+def distill(
+    teacher: Translator,
+    out: Path,
+    back: Translator | None = None,
+    nbest: int = 1,
+    names: tuple[str, str | None] = ("", ""),
+) -> int:
+    """Write the teacher's corpus with its own translations into the folder `out`, and a recipe to train on it.
 
     `back` translates the targets into further sources; `nbest` of each are taken. How many pairs were added, which are
-    those that differ from the given ones. Raises CallError where `out` has something in it or `back` is of other
-    languages, DataError where the teacher's corpus is not there.
+    those that differ from the given ones. What was stopped goes on when it is asked for again; `names`, of the teacher
+    and of `back`, tell whether it is the same. Raises CallError where `out` has something else in it or `back` is of
+    other languages, DataError where the teacher's corpus is not there, CheckpointError on a full disk.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    journal = out / MADE
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not journal.is_file()):
         raise CallError(f"{out} exists: choose another folder with --out, or remove it")
     data = teacher.recipe.data
     languages = (data.source, data.target)
@@ -58,28 +69,76 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None, nbes
             f"--back translates {other.source} to {other.target}, which is not the opposite of {' to '.join(languages)}"
         )
     train = load_split(data, "train")
-    lines = _write(out, "train", languages, _taught(teacher, train, back, nbest))
-    for split in ("valid", "test"):
-        with contextlib.suppress(MissingSplitError):
-            pairs = load_split(data, split)
-            _write(out, split, languages, zip(pairs.source, pairs.target, strict=True))
-    files = [f"data.path={out.resolve()}", *(f"data.{one}" for one in PLAIN), *(f"data.{one}={one}" for one in SPLITS)]
-    student = changed(teacher.recipe, [*files, *OWN, f"name={teacher.recipe.name}-student"])
-    checkpoint.write_text(out / RECIPE, dump(student))
+    search = [one.settings.model_dump(mode="json") for one in (teacher, back) if one]
+    with checkpoint.locked(out):
+        checkpoint.clean(out)
+        _make(journal, {"by": names, "nbest": nbest, "search": search}, teacher, train, back, nbest)
+        lines = _write(out, "train", languages, _pairs(journal))
+        for split in ("valid", "test"):
+            with contextlib.suppress(MissingSplitError):
+                pairs = load_split(data, split)
+                _write(out, split, languages, zip(pairs.source, pairs.target, strict=True))
+        files = [f"data.path={out.resolve()}", *(f"data.{one}" for one in PLAIN)]
+        files += [f"data.{one}={one}" for one in SPLITS]
+        student = changed(teacher.recipe, [*files, *OWN, f"name={teacher.recipe.name}-student"])
+        checkpoint.write_text(out / RECIPE, dump(student))
+        journal.unlink()
     return lines - len(train)
 
 
-def _taught(teacher: Translator, train: Corpus, back: Translator | None, nbest: int) -> Iterator[Pair]:
+def _make(
+    journal: Path, asked: dict[str, Any], teacher: Translator, train: Corpus, back: Translator | None, nbest: int
+) -> None:
+    """Add to the journal what models make of the pairs that it does not have yet."""
+    try:
+        with open(journal, "a+b") as file, Bar("translating", len(train)) as bar:
+            done = _done(file, asked, train)
+            forth = _made(teacher, islice(train.source, done, None), nbest)
+            sources = _made(back, islice(train.target, done, None), nbest) if back else repeat([], len(train) - done)
+            for own, others in zip(forth, sources, strict=True):
+                row = _line([train.source[done], train.target[done], own, others])
+                file.write(row if done else _line(asked) + row)
+                file.flush()
+                done += 1
+                bar.update(done)
+    except OSError as error:
+        raise CheckpointError(f"{journal}: cannot be written: {error.strerror}: run it again to go on") from None
+    finally:
+        with contextlib.suppress(OSError):
+            if not journal.stat().st_size:  # what cannot begin leaves nothing behind
+                journal.unlink()
+
+
+def _done(file: BinaryIO, asked: dict[str, Any], train: Corpus) -> int:
+    """How many pairs the journal has, of the same models, settings and data; a line cut short is taken out."""
+    file.seek(0)
+    lines = takewhile(lambda line: line.endswith(b"\n"), file)
+    first = next(lines, b"")
+    if first not in (b"", _line(asked)):
+        raise CallError(f"{file.name} was begun with other models or settings: use these, or choose another --out")
+    count, end = 0, len(first)
+    for line in lines:
+        if count == len(train) or json.loads(line)[:2] != [train.source[count], train.target[count]]:
+            raise CallError(
+                f"{file.name} was begun with other pairs than the teacher's corpus has: choose another --out"
+            )
+        count, end = count + 1, end + len(line)
+    file.truncate(end if count else 0)
+    return count
+
+
+def _line(row: object) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def _pairs(journal: Path) -> Iterator[Pair]:
     """The pairs, each followed by what models make of it where that is another."""
-    with Bar("translating", len(train)) as bar:
-        forth = _made(teacher, train.source, nbest)
-        sources = _made(back, train.target, nbest) if back else repeat([], len(train))
-        for number, made in enumerate(zip(train.source, train.target, forth, sources, strict=True), 1):
-            source, target, own, others = made
+    with open(journal, "rb") as file:
+        next(file)
+        for source, target, own, others in map(json.loads, file):
             yield source, target
             yield from ((source, one) for one in own if one not in ("", target))
             yield from ((one, target) for one in others if one not in ("", source))
-            bar.update(number)
 
 
 def _made(translator: Translator, lines: Iterable[str], nbest: int) -> Iterator[list[str]]:

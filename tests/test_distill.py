@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from toy import Toy, call, pairs
 
-from nmt import checkpoint, recipe
+from nmt import checkpoint, distill, recipe
 from nmt.recipe import Search
 from nmt.translate import Translator
 
@@ -74,7 +77,55 @@ def test_several_translations_of_each_line_are_taken(toy: Toy, back: Path, tmp_p
     assert [pair[1] for pair in written[1 : 1 + len(own)]] == own
     found = call("distill", toy.attention, "--out", tmp_path / "new", "--nbest", 2, "--set", "search.method=greedy")
     assert (found.status, "'greedy' finds one translation, not 2" in found.error) == (2, True)
-    assert not any((tmp_path / "new").iterdir())  # so that the next try may take it
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_was_stopped_goes_on(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = ["distill", toy.attention, "--beam", 2, "--nbest", 2, "--out"]
+    assert call(*ask, tmp_path / "whole").status == 0
+    out, stopped = tmp_path / "out", 100
+    real = distill._made
+
+    def made(translator: Translator, lines: Iterable[str], nbest: int) -> Iterator[list[str]]:
+        yield from islice(real(translator, lines, nbest), stopped)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(distill, "_made", made)
+    found = call(*ask, out)
+    assert (found.status, "No space left on device: run it again to go on" in found.error) == (1, True)
+    assert [one.name for one in out.iterdir()] == ["made.jsonl"]
+    kept = (out / "made.jsonl").read_bytes()
+    assert kept.count(b"\n") == 1 + stopped
+    (out / "made.jsonl").write_bytes(kept[:-20])  # as a crash leaves it
+
+    for other in (["--nbest", 1], ["--set", "search.length_penalty=0.3"]):
+        found = call("distill", toy.attention, "--beam", 2, "--nbest", 2, *other, "--out", out)
+        assert (found.status, "begun with other models or settings" in found.error) == (2, True)
+
+    seen: list[str] = []
+
+    def watched(translator: Translator, lines: Iterable[str], nbest: int) -> Iterator[list[str]]:
+        given = list(lines)
+        seen.extend(given)
+        return real(translator, given, nbest)
+
+    monkeypatch.setattr(distill, "_made", watched)
+    found = call(*ask, out)
+    assert found.status == 0, found.err
+    assert seen == lines(toy.corpus / "train.en")[stopped - 1 :]
+    assert sorted(one.name for one in out.iterdir()) == sorted(one.name for one in (tmp_path / "whole").iterdir())
+    for language in ("en", "de"):
+        assert lines(out / f"train.{language}") == lines(tmp_path / "whole" / f"train.{language}")
+
+
+def test_a_corpus_that_changed_is_not_gone_on_with(toy: Toy, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    head = {"by": [str(toy.attention), None], "nbest": 1, "search": [_beam(toy.attention, 2).model_dump(mode="json")]}
+    whole.mkdir()
+    rows = [head, ["no such source", "no such target", [], []]]
+    (whole / "made.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    found = call("distill", toy.attention, "--beam", 2, "--out", whole)
+    assert (found.status, "other pairs than the teacher's corpus" in found.error) == (2, True)
 
 
 def test_a_student_trains_on_it(taught: Path, tmp_path: Path) -> None:
