@@ -309,7 +309,7 @@ def distill(
     from nmt.progress import say
     from nmt.run import translator as load
 
-    added = write(load(system, _search(beam, changes)), out, load(back) if back else None, nbest, (system, back))
+    added = write(load(system, _search(beam, changes)), out, load(back) if back else None, nbest)
     say(f"written to {out}, with {added:,} pairs more")
     say(f"next: nmt train {out / RECIPE} --set model.decoder.hidden=256 --out runs/student")
 
@@ -325,7 +325,8 @@ def export(
 ) -> None:
     """Write a translator as ONNX: a small folder that every verb reads like the run, and translates sooner.
 
-    With --shortlist 50 large vocabularies cost less; it is learnt from the training pairs, which must be at hand.
+    With --shortlist 50 large vocabularies cost less; it is learnt from the training pairs, which must be at hand. What
+    sentences are translated together may then change a word here and there, as rounding to int8 does.
 
     Example: nmt export runs/multi30k-en-de --out multi30k-en-de-small
     """

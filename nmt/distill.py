@@ -24,39 +24,33 @@ from nmt.errors import CallError, CheckpointError
 from nmt.formats import Pair
 from nmt.material import load_split
 from nmt.progress import Bar
-from nmt.recipe import changed, dump
+from nmt.recipe import Data, Recipe, changed, dump
 from nmt.translate import Translator
 
 RECIPE = "student.yaml"
 MADE = "made.jsonl"  # by whom, then for each pair: source, target, translations of the source, of the target
 # what the teacher's recipe says of its files, which are now plain ones in one folder
 PLAIN = (
-    "hub=null",
-    "hub_config=null",
-    "generator=null",
-    "columns=null",
-    "hold_out=0",
-    "extra=[]",
-    "extra_times=1",
-    "mix=null",
+    "data.hub=null",
+    "data.hub_config=null",
+    "data.generator=null",
+    "data.columns=null",
+    "data.hold_out=0",
+    "data.extra=[]",
+    "data.extra_times=1",
+    "data.mix=null",
 )
 OWN = ("training.init_from=null", "training.teacher=null")  # what the teacher learnt from
 SPLITS = ("train", "valid", "test")
 
 
-def distill(
-    teacher: Translator,
-    out: Path,
-    back: Translator | None = None,
-    nbest: int = 1,
-    names: tuple[str, str | None] = ("", ""),
-) -> int:
+def distill(teacher: Translator, out: Path, back: Translator | None = None, nbest: int = 1) -> int:
     """Write the teacher's corpus with its own translations into the folder `out`, and a recipe to train on it.
 
     `back` translates the targets into further sources; `nbest` of each are taken. How many pairs were added, which are
-    those that differ from the given ones. What was stopped goes on when it is asked for again; `names`, of the teacher
-    and of `back`, tell whether it is the same. Raises CallError where `out` has something else in it or `back` is of
-    other languages, DataError where the teacher's corpus is not there, CheckpointError on a full disk.
+    those that differ from the given ones. What was stopped goes on when it is asked for again. Raises CallError where
+    `out` has something else in it or `back` is of other languages, DataError where the teacher's corpus is not there,
+    CheckpointError on a full disk.
     """
     journal = out / MADE
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not journal.is_file()):
@@ -68,28 +62,44 @@ def distill(
         raise CallError(
             f"--back translates {other.source} to {other.target}, which is not the opposite of {' to '.join(languages)}"
         )
-    train = load_split(data, "train")
-    search = [one.settings.model_dump(mode="json") for one in (teacher, back) if one]
+    student = _student(teacher.recipe, out)
+    train, *others = _splits(data)
     with checkpoint.locked(out):
         checkpoint.clean(out)
-        _make(journal, {"by": names, "nbest": nbest, "search": search}, teacher, train, back, nbest)
+        _make(journal, teacher, train[1], back, nbest)
         lines = _write(out, "train", languages, _pairs(journal))
-        for split in ("valid", "test"):
-            with contextlib.suppress(MissingSplitError):
-                pairs = load_split(data, split)
-                _write(out, split, languages, zip(pairs.source, pairs.target, strict=True))
-        files = [f"data.path={out.resolve()}", *(f"data.{one}" for one in PLAIN)]
-        files += [f"data.{one}={one}" for one in SPLITS]
-        student = changed(teacher.recipe, [*files, *OWN, f"name={teacher.recipe.name}-student"])
+        for split, pairs in others:
+            _write(out, split, languages, zip(pairs.source, pairs.target, strict=True))
         checkpoint.write_text(out / RECIPE, dump(student))
         journal.unlink()
-    return lines - len(train)
+    return lines - len(train[1])
 
 
-def _make(
-    journal: Path, asked: dict[str, Any], teacher: Translator, train: Corpus, back: Translator | None, nbest: int
-) -> None:
+def _student(recipe: Recipe, out: Path) -> Recipe:
+    """The recipe that made the teacher, for the files in `out`; where it was tuned, the one that it had before."""
+    name = f"{recipe.name}-student"
+    while recipe.data.mix is not None and recipe.training.init_from is not None:
+        recipe = checkpoint.read(Path(recipe.training.init_from)).recipe
+    own = {"name": name, "data.path": str(out.resolve()), **{f"data.{split}": split for split in SPLITS}}
+    return changed(recipe, [*PLAIN, *OWN, *(f"{key}={json.dumps(value)}" for key, value in own.items())])
+
+
+def _splits(data: Data) -> Iterator[tuple[str, Corpus]]:
+    """The parts of the teacher's corpus that there are, train first."""
+    yield "train", load_split(data, "train")
+    for split in SPLITS[1:]:
+        with contextlib.suppress(MissingSplitError):
+            yield split, load_split(data, split)
+
+
+def _make(journal: Path, teacher: Translator, train: Corpus, back: Translator | None, nbest: int) -> None:
     """Add to the journal what models make of the pairs that it does not have yet."""
+    models = [one for one in (teacher, teacher.back, back) if one]
+    asked = {
+        "models": [[member.stamp for member in one.members] for one in models],
+        "search": [one.settings.model_dump(mode="json") for one in models],
+        "nbest": nbest,
+    }
     try:
         with open(journal, "a+b") as file, Bar("translating", len(train)) as bar:
             done = _done(file, asked, train)

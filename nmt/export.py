@@ -56,9 +56,10 @@ _ORDER = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
 def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0) -> int:
     """Write the translator in `folder` to the new folder `out`, which `Translator.load` opens like any other.
 
-    With a `shortlist` it writes no more than so many of the likeliest pieces for each source piece, learnt from the
-    training pairs. The size in bytes. Raises CallError for a precision that is not in PRECISIONS, for an `out` that is
-    there, for a folder that is itself exported, and where onnx is missing; DataError where the pairs cannot be read.
+    With a `shortlist` it writes only pieces that are frequent, copied or among so many of the likeliest for one of the
+    source's pieces, learnt from the training pairs; sentences that are translated together share these. The size in
+    bytes. Raises CallError for a precision that is not in PRECISIONS, for an `out` that is there, for a folder that is
+    itself exported, and where onnx is missing; DataError where the pairs cannot be read.
     """
     if precision not in PRECISIONS:
         raise CallError(f"no precision '{precision}': choose one of {', '.join(PRECISIONS)}")
@@ -100,10 +101,12 @@ def _lexicon(recipe: Recipe, member: Member, count: int) -> dict[str, Tensor]:
     rows = np.random.default_rng(0).permutation(len(pairs))[:LEARNT_FROM].tolist()  # from all over the corpus
     sides = ((member.source, pairs.source), (member.target, pairs.target))
     sources, targets = (tokenizer.encode([lines[row] for row in rows]) for tokenizer, lines in sides)
-    likely = lexicon.learn(zip(sources, targets, strict=True)).likely(member.source.vocab, count)
+    fit = range(1, recipe.data.max_length + 1)  # of others training saw nothing either
+    kept = [pair for pair in zip(sources, targets, strict=True) if all(len(side) in fit for side in pair)]
+    likely = lexicon.learn(kept).likely(member.source.vocab, count)
     if member.source.fingerprint == member.target.fingerprint:  # a piece may be copied
         likely = np.column_stack([likely, np.arange(len(likely), dtype=np.int32)])
-    common = lexicon.common(targets, member.target)
+    common = lexicon.common((target for _, target in kept), member.target)
     return {"likely": torch.from_numpy(likely), "common": torch.from_numpy(common)}
 
 

@@ -36,6 +36,11 @@ def load(whole: Corpus, count: int, split: str) -> Corpus:
     return stored(partial(_pairs, whole, count, split), f"{whole.name} ({split})", stamp)
 
 
+def different(whole: Corpus) -> int:
+    """How many different sources it has, of pairs with two sides that differ."""
+    return len(_first(_hashes(whole.source), _hashes(whole.target)))
+
+
 def _pairs(whole: Corpus, count: int, split: str) -> Iterator[Pair]:
     chosen = np.zeros(len(whole), bool)
     chosen[_rows(whole, count)[split]] = True
@@ -45,8 +50,7 @@ def _pairs(whole: Corpus, count: int, split: str) -> Iterator[Pair]:
 def _rows(whole: Corpus, count: int) -> dict[str, NDArray[np.integer[Any]]]:
     """The rows of each part."""
     source, target = _hashes(whole.source), _hashes(whole.target)
-    _, first = np.unique(source, return_index=True)  # the first row of each source, in the order of their hashes
-    first = first[(source[first] != EMPTY) & (target[first] != EMPTY) & (source[first] != target[first])]
+    first = _first(source, target)
     if 2 * count * MOST > len(first):
         raise DataError(
             f"{whole.name}: data.hold_out: {count:,} pairs for valid and as many for test are too many of "
@@ -55,6 +59,15 @@ def _rows(whole: Corpus, count: int) -> dict[str, NDArray[np.integer[Any]]]:
     held = first[: 2 * count]
     rest = ~np.isin(source, source[held]) & ~np.isin(target, target[held])
     return {"train": np.flatnonzero(rest), "test": held[::2], "valid": held[1::2]}
+
+
+def _first(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> NDArray[np.integer[Any]]:
+    """The first row of each source, in the order of their hashes."""
+    _, first = np.unique(source, return_index=True)
+    learnable: NDArray[np.integer[Any]] = first[
+        (source[first] != EMPTY) & (target[first] != EMPTY) & (source[first] != target[first])
+    ]
+    return learnable
 
 
 def _hash(text: str) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from nmt import corpus, recipe, tokenizer
+from nmt import corpus, holdout, recipe, tokenizer
 from nmt.checkpoint import replacing
 from nmt.corpus import Corpus
 from nmt.errors import CallError, DataError
@@ -72,15 +72,13 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     folder = files[0].parent
     names = [file.name if file.parent == folder else str(file.resolve()) for file in files]
     pairs = corpus.load(names[0] if len(names) == 1 else names, *languages, path=str(folder))
-    filled = sum(
-        bool(source.strip() and target.strip()) for source, target in zip(pairs.source, pairs.target, strict=True)
-    )
-    if filled < FEWEST:
-        raise DataError(
-            f"{pairs.name}: {filled} pairs are too few to learn from: find {FEWEST} or more"
-            + (f" (in {len(pairs) - filled:,} lines a side is empty)" if filled < len(pairs) else "")
-        )
-    text = _text(pairs, languages, folder, names, _stands_alone(languages, folder))
+    different = holdout.different(pairs)
+    if different < FEWEST:
+        rest = len(pairs) - different
+        why = f" (the other {rest:,} have an empty side, two equal ones or the source of another)" if rest else ""
+        raise DataError(f"{pairs.name}: {different} pairs are too few to learn from: find {FEWEST} or more{why}")
+    held = max(1, min(MOST_HELD, different // HELD)) if _stands_alone(languages, folder) else 0
+    text = _text(pairs, languages, folder, names, held)
     recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
     with replacing(out) as place:
         place.write_text(text, encoding="utf-8")
@@ -118,15 +116,14 @@ def _stands_alone(languages: Pair, folder: Path) -> bool:
     return False
 
 
-def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], alone: bool) -> str:
-    """The recipe, with its reasons."""
+def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: int) -> str:
+    """The recipe, with its reasons; `held` pairs are to be held out for valid, and as many for test."""
     count = len(pairs)
     plan = next(plan for plan in PLANS if count <= plan.pairs)
     sample = pairs.source[:SAMPLE], pairs.target[:SAMPLE]
     words = [sum(len(line.split()) for line in side) / len(side) for side in sample]
     joint = _alike(*sample)
-    held = max(1, min(MOST_HELD, count // HELD))
-    hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if alone else ""
+    hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if held else ""
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * max(1.0, words[1])))))
     pieces = sum(len(line) for line in sample[1]) / len(sample[1]) / LETTERS  # of a target sentence, about
     updates = count * (pieces + 1) / plan.batch_tokens  # in an epoch
@@ -144,7 +141,7 @@ data:
   train: {train}{hold_out}
 tokenizer:
   model: unigram
-  {_tokenizer(pairs, plan.pieces, joint)}
+  {_tokenizer(_rest(pairs, held), plan.pieces, joint)}
   joint: {str(joint).lower()}  # the two sides share {"their letters: one vocabulary" if joint else "few letters"}
 model:
   cell: lstm
@@ -171,6 +168,11 @@ def _alike(source: Sequence[str], target: Sequence[str]) -> bool:
     counts = [Counter(filter(str.isalpha, chain.from_iterable(side))) for side in (source, target)]
     shared = sum(count for one, other in (counts, counts[::-1]) for letter, count in one.items() if letter in other)
     return 2 * shared >= sum(counts[0].values()) + sum(counts[1].values())
+
+
+def _rest(pairs: Corpus, held: int) -> Corpus:
+    """What is left to train a tokenizer on; of a large corpus it does not matter."""
+    return holdout.load(pairs, held, "train") if held and len(pairs) <= SAMPLE else pairs
 
 
 def _tokenizer(pairs: Corpus, wanted: int, joint: bool) -> str:

@@ -9,7 +9,8 @@ R-Drop (Liang et al. 2021) reads a batch twice, under two draws of dropout that 
 
     L = ½ (L_p + L_q) + α/4 (KL(p ‖ q) + KL(q ‖ p))
 
-A teacher says what else it would have written, t (Hinton et al. 2015; Kim and Rush 2016, section 3.1), with a share λ:
+A teacher says what else it would have written, t (Hinton et al. 2015; Kim and Rush 2016, section 3.1), with a share λ
+of the loss but for R-Drop's divergences:
 
     L' = (1 - λ) L - λ Σ_v t(v) log p(v)
 

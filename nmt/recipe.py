@@ -215,7 +215,7 @@ class TranslationTraining(Training):
         description="weight at the start of attention agreeing with a lexicon's alignment (Chen et al. 2016)",
     )
     teacher: str | None = Field(
-        None, description="a model folder, or several as a+b, whose probabilities are learnt too"
+        None, description="a model folder, or several as a+b, whose pieces are used and probabilities learnt too"
     )
     teacher_share: float = Field(0.5, gt=0, le=1, description="of the loss (Kim and Rush 2016, section 3.1)")
     validate_sentences: int = Field(1000, ge=1, description="valid sentences translated at a validation, from the top")
@@ -278,6 +278,11 @@ class Recipe(AnyRecipe):
             raise ValueError("model.tie 'all' needs tokenizer.joint: true, since one embedding serves both sides")
         if self.training.guided_attention and self.model.attention == "none":
             raise ValueError("training.guided_attention guides attention: set model.attention, or leave it out")
+        if self.training.teacher_forcing < 1 and self.model.dropout.recurrent:
+            raise ValueError(
+                "model.dropout.recurrent is drawn once for a sequence, which training.teacher_forcing below 1 takes "
+                "step by step: set one of them to its default, 0 or 1"
+            )
         if self.training.subword_sampling and self.tokenizer.model == "char":
             raise ValueError("training.subword_sampling has nothing to sample with tokenizer.model 'char': set it to 0")
         return self

@@ -7,6 +7,7 @@ The command line, the page and the validation during training all translate thro
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -95,16 +96,18 @@ class Member:
     model: Seq2Seq | Engine
     source: Tokenizer
     target: Tokenizer
+    stamp: str = ""  # tells it from models that were trained otherwise, or at another time
 
     @classmethod
     def load(cls, saved: checkpoint.Saved[Recipe], machine: hardware.Hardware) -> Member:
         """The model of a folder, to translate with. Raises CheckpointError."""
+        stamp = hashlib.sha256(repr(saved.info).encode()).hexdigest()[:32]
         source, target = (Tokenizer.load(saved.folder / f"{side}.model") for side in ("source", "target"))
         if saved.exported:
-            return cls(Portable(saved.folder, machine.threads), source, target)
+            return cls(Portable(saved.folder, machine.threads), source, target, stamp)
         model = build(saved.recipe, source.vocab, target.vocab)
         checkpoint.restore(model, saved.weights(), saved.folder)
-        return cls(model.to(machine.device).eval(), source, target)
+        return cls(model.to(machine.device).eval(), source, target, stamp)
 
 
 @dataclass(frozen=True)
@@ -459,10 +462,12 @@ def _check(lines: Sequence[str], nbest: int, prefixes: Sequence[str] | None, set
 
 def split(folders: str | Path) -> list[Path]:
     """The folders of an ensemble written `runs/a+runs/b`."""
+    if str(folders) and Path(folders).is_dir():
+        return [Path(folders)]
     parts = str(folders).split("+")
     if not all(parts):
         raise CallError(f"'{folders}' names an empty folder: an ensemble is written runs/a+runs/b")
-    return [Path(folders)] if Path(folders).is_dir() else [Path(part) for part in parts]
+    return [Path(part) for part in parts]
 
 
 def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

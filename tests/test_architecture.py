@@ -42,7 +42,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "document": (2, {"formats"}),
     "corpus": (2, {"formats"}),
     "holdout": (3, {"corpus", "formats"}),
-    "init": (3, {"checkpoint", "corpus", "formats", "recipe", "tokenizer"}),
+    "init": (4, {"checkpoint", "corpus", "formats", "holdout", "recipe", "tokenizer"}),
     "checkpoint": (2, {"recipe"}),
     "encoder": (2, {"cells", "context"}),
     "data": (3, {"corpus", "tokenizer"}),

@@ -119,12 +119,11 @@ def test_what_was_stopped_goes_on(toy: Toy, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_corpus_that_changed_is_not_gone_on_with(toy: Toy, tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    head = {"by": [str(toy.attention), None], "nbest": 1, "search": [_beam(toy.attention, 2).model_dump(mode="json")]}
-    whole.mkdir()
+    one = Translator.load(toy.attention, threads=1)
+    head = {"models": [[one.members[0].stamp]], "search": [one.settings.model_dump(mode="json")], "nbest": 1}
     rows = [head, ["no such source", "no such target", [], []]]
-    (whole / "made.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    found = call("distill", toy.attention, "--beam", 2, "--out", whole)
+    (tmp_path / "made.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    found = call("distill", toy.attention, "--out", tmp_path)
     assert (found.status, "other pairs than the teacher's corpus" in found.error) == (2, True)
 
 
@@ -135,6 +134,30 @@ def test_a_student_trains_on_it(taught: Path, tmp_path: Path) -> None:
     found = call("train", taught / "student.yaml", "--set", "training.epochs=1", "--out", tmp_path / "run")
     assert found.status == 0, found.err
     assert call("translate", tmp_path / "run", stdin=pairs(1)[0][0] + "\n").status == 0
+
+
+def test_the_student_of_a_tuned_one_trains_as_what_was_tuned(toy: Toy, tmp_path: Path) -> None:
+    new = tmp_path / "new.tsv"
+    new.write_text("".join(f"{source}\t{target}\n" for source, target in [("en", "de"), *pairs(3, seed=5)]))
+    tuned = tmp_path / "tuned"
+    assert call("tune", toy.attention, new, "--out", tuned).status == 0
+    found = call("distill", tuned, "--out", tmp_path / "it's: # taught", "--set", "search.method=greedy")
+    assert found.status == 0, found.err
+    student, first = recipe.load(tmp_path / "it's: # taught" / "student.yaml"), checkpoint.read(toy.attention).recipe
+    assert student.data.path == str(tmp_path / "it's: # taught")
+    assert (student.training, student.model) == (first.training, first.model)
+    assert student.name == "toy-student"
+    assert student.data.drop_duplicates
+    assert not student.data.extra
+
+
+def test_another_teacher_does_not_go_on_with_what_one_began(toy: Toy, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(toy.attention, tmp_path / "copy"))
+    one, other = (Translator.load(folder, threads=1).members[0].stamp for folder in (toy.attention, copy))
+    assert one == other
+    info = checkpoint.read_json(copy / checkpoint.INFO)
+    checkpoint.write_json(copy / checkpoint.INFO, info | {"seconds": info["seconds"] + 1})
+    assert Translator.load(copy, threads=1).members[0].stamp != one
 
 
 def test_a_folder_that_is_there_is_left_alone(toy: Toy, taught: Path) -> None:

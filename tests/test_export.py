@@ -205,6 +205,20 @@ def test_a_shortlist_needs_the_training_pairs(toy: Toy, tmp_path: Path) -> None:
     assert call("export", folder, "--out", tmp_path / "out").status == 0
 
 
+def test_pairs_that_training_leaves_out_teach_a_shortlist_nothing(toy: Toy, listed: Path, tmp_path: Path) -> None:
+    corpus = Path(shutil.copytree(toy.corpus, tmp_path / "corpus"))
+    for side, lines in (("en", ["kala " * 4000, "kala puu"]), ("de", ["fisch " * 4000, ""])):
+        file = corpus / f"train.{side}"
+        file.write_text("".join(f"{line}\n" for line in lines) + file.read_text(encoding="utf-8"), encoding="utf-8")
+    folder = Path(shutil.copytree(toy.attention, tmp_path / "run"))
+    checkpoint.write_recipe(folder, changed(checkpoint.read(folder).recipe, [f"data.path={corpus}"]))
+    found = call("export", folder, "--out", tmp_path / "out", "--precision", "float32", "--shortlist", 5)
+    assert found.status == 0, found.err
+    one, two = (checkpoint.load_file(each / portable.SHORTLIST) for each in (listed, tmp_path / "out"))
+    assert one["likely"].equal(two["likely"])
+    assert one["common"].equal(two["common"])
+
+
 def test_in_int8_it_is_smaller_and_translates_nearly_the_same(toy: Toy, small: Path) -> None:
     weights = (toy.attention / checkpoint.WEIGHTS).stat().st_size
     graphs = sum(file.stat().st_size for file in (*small.glob("*.onnx"), small / portable.SHARED))

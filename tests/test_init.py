@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_one_file_of_both_sides_needs_the_languages() -> None:
 def test_a_corpus_of_empty_lines_is_said_to_be_one() -> None:
     files = [write("p.en"), Path("p.de")]
     files[1].write_text("\n" * len(files[0].read_text().splitlines()))
-    with pytest.raises(DataError, match=r"0 pairs are too few to learn from.* a side is empty"):
+    with pytest.raises(DataError, match=r"0 pairs are too few to learn from.* have an empty side"):
         init.write(files, None, None, Path("my.yaml"))
 
 
@@ -97,6 +98,17 @@ def test_a_small_corpus_gets_no_more_pieces_than_it_allows(count: int) -> None:
     made = recipe.load("my.yaml")
     source, _ = material.train_tokenizers(made, material.load_split(made.data, "train"))
     assert 20 < source.vocab <= 1_000
+
+
+def test_what_is_held_out_counts_neither_for_pieces_nor_for_repetitions() -> None:
+    draw = random.Random(1)
+    words = [["".join(draw.choices("abcdefgh", k=6)) for _ in range(8)] for _ in range(60)]
+    for name in ("p.en", "p.de"):
+        Path(name).write_text("".join(" ".join(sorted(line, reverse=name == "p.de")) + "\n" for line in words * 20))
+    init.write([Path("p.en"), Path("p.de")], None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml")
+    assert made.data.hold_out == 3  # of 60 different pairs, not of 1,200
+    material.train_tokenizers(made, material.load_split(made.data, "train"))
 
 
 def test_sides_without_common_letters_have_vocabularies_of_their_own() -> None:

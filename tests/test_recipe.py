@@ -192,6 +192,10 @@ def test_not_a_mapping(content: object, tmp_path: Path) -> None:
         ),
         ([("tokenizer.joint", False)], ["model.tie 'all'", "tokenizer.joint"]),
         (
+            [("model.dropout", {"recurrent": 0.2}), ("training.teacher_forcing", 0.5)],
+            ["model.dropout.recurrent", "training.teacher_forcing"],
+        ),
+        (
             [("tokenizer.model", "char"), ("training.subword_sampling", 0.1)],
             ["training.subword_sampling", "tokenizer.model 'char'"],
         ),
