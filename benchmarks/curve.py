@@ -7,9 +7,9 @@ Each corpus is the first so many pairs of one shuffle of Multi30k ($NMT_DATA), E
     untuned      the model of yardstick.yaml whatever the corpus: 8,000 pieces (or as many as it allows), batches of
                  4,096, learning rate 0.001, until 5 validations were not the best
     ours         the recipe that `nmt init` writes for the corpus
-    transformer  of the same pieces and of the training time that ours took, as one epoch is timed beforehand
+    transformer  of the same pieces and batches, as many epochs as fit into the training time that ours took
 
-Scores are of valid, greedy, the best epoch. What is finished is not trained again, what was stopped goes on.
+Scores are of valid, greedy, the best epoch, with the minutes of training. What is finished is not trained again, what was stopped goes on.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 29_000)
 SYSTEMS = {"untuned": "#D55E00", "ours": "#0072B2", "transformer": "#009E73"}
 PAIR = ("en", "de")
+PILOT = 3  # epochs, to see how long one takes
 WIDE = 9_000  # pairs, from which on the Transformer is twice as wide
 SIZES_OF_TRANSFORMER = (("--width", "128", "--feedforward", "256"), ("--width", "256", "--feedforward", "1024"))
 
@@ -96,16 +97,19 @@ def transformer(folder: Path, data: Path, threads: str) -> None:
     wide = trained["data"]["train"] >= WIDE
     command = [HERE / "transformer.py", model.with_suffix(".yaml"), *SIZES_OF_TRANSFORMER[wide], "--set", threads]
     pilot = folder.with_name(f"{folder.name}-pilot")
-    if seconds(pilot) is None:
-        run(*command, "--out", pilot, "--set", "training.epochs=1")
-    epochs = max(1, round(trained["seconds"] / (seconds(pilot) or 1.0)))
+    run(*command, "--out", pilot, "--set", f"training.epochs={PILOT}")
+    epochs = max(1, round(trained["seconds"] / pace(pilot)))
     run(*command, "--out", folder, "--set", f"training.epochs={epochs}")
 
 
-def seconds(folder: Path) -> float | None:
-    """Of a finished training that has no model.json."""
-    state = checkpoint.read_state(folder)
-    return float(state["position"]["seconds"]) if state and state["position"]["finished"] else None
+def pace(folder: Path) -> float:
+    """Seconds an epoch after the first, which makes a kernel for each new shape."""
+    rows = [row for row in checkpoint.read_metrics(folder) if row["kind"] == "train" and row["epoch"] >= 1]
+    return 60 * float(rows[-1]["minutes"] - rows[0]["minutes"]) / float(rows[-1]["epoch"] - rows[0]["epoch"])
+
+
+def minutes(folder: Path) -> float:
+    return max(float(row["minutes"]) for row in checkpoint.read_metrics(folder) if row["kind"] == "train")
 
 
 def best(folder: Path) -> float:
@@ -138,7 +142,8 @@ def main() -> None:
             folder = out / f"{system}-{size}"
             learn[system](folder, data, threads)
             found[system][size] = best(folder)
-            print(f"{system}, {size:,} pairs: {found[system][size]:.2f}", file=sys.stderr, flush=True)
+            said = f"{system}, {size:,} pairs: {found[system][size]:.2f} after {minutes(folder):.0f} minutes"
+            print(said, file=sys.stderr, flush=True)
         draw(out, found)
     print("| pairs | " + " | ".join(found) + " |\n|" + "--:|" * (len(found) + 1))
     for size in given.sizes:

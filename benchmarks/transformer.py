@@ -186,6 +186,8 @@ def main() -> None:
     given = parser.parse_args()
     spec = recipe.load(given.recipe, given.set)
     settings = spec.training
+    if not spec.tokenizer.joint:
+        parser.error("one embedding serves both sides: --set tokenizer.joint=true --set model.tie=all")
     machine = hardware.choose(settings.device, settings.precision, settings.threads)
     gathered = material.gather(spec)
     torch.manual_seed(settings.seed)
