@@ -9,7 +9,8 @@ Each corpus is the first so many pairs of one shuffle of Multi30k ($NMT_DATA), E
     ours         the recipe that `nmt init` writes for the corpus
     transformer  of the same pieces and batches, as many epochs as fit into the training time that ours took
 
-Scores are of valid, greedy, the best epoch, with the minutes of training. What is finished is not trained again, what was stopped goes on.
+Scores are of valid, greedy, the best epoch, with the minutes of training. What is finished is not trained again, what
+was stopped goes on.
 """
 
 from __future__ import annotations
