@@ -98,7 +98,9 @@ def transformer(folder: Path, data: Path, threads: str) -> None:
     wide = trained["data"]["train"] >= WIDE
     command = [HERE / "transformer.py", model.with_suffix(".yaml"), *SIZES_OF_TRANSFORMER[wide], "--set", threads]
     pilot = folder.with_name(f"{folder.name}-pilot")
-    run(*command, "--out", pilot, "--set", f"training.epochs={PILOT}")
+    state = checkpoint.read_state(pilot)
+    if not (state and state["position"]["finished"]):  # it would be scored once more
+        run(*command, "--out", pilot, "--set", f"training.epochs={PILOT}")
     epochs = max(1, round(trained["seconds"] / pace(pilot)))
     run(*command, "--out", folder, "--set", f"training.epochs={epochs}")
 

@@ -63,16 +63,17 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None, nbes
             f"--back translates {other.source} to {other.target}, which is not the opposite of {' to '.join(languages)}"
         )
     student = _student(teacher.recipe, out)
-    train, *others = _splits(data)
+    others = dict(_splits(data))
+    train = others.pop("train")
     with checkpoint.locked(out):
         checkpoint.clean(out)
-        _make(journal, teacher, train[1], back, nbest)
+        _make(journal, teacher, train, back, nbest)
         lines = _write(out, "train", languages, _pairs(journal))
-        for split, pairs in others:
+        for split, pairs in others.items():
             _write(out, split, languages, zip(pairs.source, pairs.target, strict=True))
         checkpoint.write_text(out / RECIPE, dump(student))
         journal.unlink()
-    return lines - len(train[1])
+    return lines - len(train)
 
 
 def _student(recipe: Recipe, out: Path) -> Recipe:
@@ -85,7 +86,7 @@ def _student(recipe: Recipe, out: Path) -> Recipe:
 
 
 def _splits(data: Data) -> Iterator[tuple[str, Corpus]]:
-    """The parts of the teacher's corpus that there are, train first."""
+    """The parts of the teacher's corpus that there are; there is always a train."""
     yield "train", load_split(data, "train")
     for split in SPLITS[1:]:
         with contextlib.suppress(MissingSplitError):

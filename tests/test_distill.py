@@ -158,6 +158,12 @@ def test_another_teacher_does_not_go_on_with_what_one_began(toy: Toy, tmp_path: 
     info = checkpoint.read_json(copy / checkpoint.INFO)
     checkpoint.write_json(copy / checkpoint.INFO, info | {"seconds": info["seconds"] + 1})
     assert Translator.load(copy, threads=1).members[0].stamp != one
+    out = tmp_path / "out"
+    head = {"models": [[one]], "search": [checkpoint.read(copy).recipe.search.model_dump(mode="json")], "nbest": 1}
+    out.mkdir()
+    (out / "made.jsonl").write_text(json.dumps(head) + "\n")
+    found = call("distill", copy, "--out", out)
+    assert (found.status, "begun with other models or settings" in found.error) == (2, True)
 
 
 def test_a_folder_that_is_there_is_left_alone(toy: Toy, taught: Path) -> None:
