@@ -76,6 +76,17 @@ def masked(x: Tensor, mask: Tensor | None) -> Tensor:
     return x if mask is None else x * mask.to(x.dtype)
 
 
+def thinned(weight: Tensor, share: float) -> Tensor:
+    """Dropout of single weights, with a byte of randomness for each: on a CPU in a quarter of `F.dropout`'s time.
+
+    So the share is rounded to 256ths.
+    """
+    cut = min(round(256 * share), 255)
+    words = torch.empty(-(-weight.numel() // 8), dtype=torch.int64, device=weight.device)
+    drawn = words.random_(-(2**63), None).view(torch.uint8)[: weight.numel()].view_as(weight)
+    return weight * ((drawn >= cut) * (256 / (256 - cut)))
+
+
 class Layer(nn.Module):
     """One recurrent layer in one direction: (B, T, I) and a state of (1, B, D) tensors to (B, T, D) and a state.
 
@@ -110,7 +121,7 @@ class Layer(nn.Module):
         """The same, without what is left out in training."""
         inputs, recurrent, *biases = self.weights()
         if self.training and self.drop:
-            recurrent = F.dropout(recurrent, self.drop)
+            recurrent = thinned(recurrent, self.drop)
         return [inputs, recurrent, *biases]
 
     def start(self, x: Tensor) -> States:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nmt.cells import CELLS, Dropout, Recurrent
+from nmt.cells import CELLS, Dropout, Recurrent, thinned
 
 B, T, X, D = 4, 7, 5, 6  # X: input width
 LENGTHS = torch.tensor([3, 7, 1, 5])
@@ -244,6 +244,17 @@ def test_recurrent_weights_are_dropped_in_training_alone_once_for_all_steps(cell
     plain = Recurrent(cell, X, D, both=both)
     plain.load_state_dict(stack.state_dict())
     torch.testing.assert_close(stack.eval()(x)[0], plain(x)[0])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.9, 0.999])
+def test_thinning_drops_its_share_and_keeps_the_mean(share: float) -> None:
+    weight = torch.ones(301, 303, requires_grad=True)  # no multiple of the eight bytes that are drawn at once
+    found = thinned(weight, share)
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert abs(float((found == 0).float().mean()) - share) < 0.01
+    assert abs(float(found.mean().detach()) - 1) < 0.1
+    assert weight.grad is not None
+    assert weight.grad.equal(found.detach()), "what is dropped has no gradient"
 
 
 # -- one step: the recurrent net as a feed-forward net
