@@ -3,8 +3,8 @@
     write(files, source, target, out) -> its text, with the reasons
 
 Small corpora want few pieces, small batches and many epochs (Sennrich and Zhang 2019); large ones the opposite. The
-steps of `PLANS` for 15,000 and 80,000 pairs were measured (docs/quality.md), on short sentences and long ones; the
-others follow them.
+steps of `PLANS` for 4,000, 15,000 and 80,000 pairs were measured (docs/quality.md), the last two on short sentences and
+long ones; the others follow them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ LONG = 15  # words of a sentence on average, from which on attention needs the s
 FEWEST = 40  # pairs; of fewer nothing can be learnt
 FEW_PAIRS = 2_000
 FEW = "So few pairs teach little more than themselves: a few thousand are worth finding."
+GUIDED = 0.5  # weight at the start
 LETTERS = 4  # of a piece on average, about
 VALIDATE = 50  # updates at least, from one validation to the next
 MANY = 1_000  # characters, from which on the rare ones are spelled as bytes
@@ -49,11 +50,12 @@ class Plan:
     batch_tokens: int
     learning_rate: float
     shortcut: bool  # where pairs are few, or sentences long, attention finds the words sooner
+    guided: bool = False  # shown where the words are, a net bears more dropout, and gains from it
 
 
 PLANS = (
-    Plan(1_000, 500, 256, 0.2, 400, 0.002, True),
-    Plan(4_000, 1_000, 256, 0.2, 400, 0.002, True),
+    Plan(1_000, 500, 256, 0.4, 400, 0.002, True, True),
+    Plan(4_000, 1_000, 256, 0.4, 400, 0.002, True, True),
     Plan(15_000, 2_000, 384, 0.3, 800, 0.0015, True),
     Plan(80_000, 4_000, 512, 0.3, 800, 0.002, False),
     Plan(400_000, 8_000, 512, 0.2, 2_000, 0.002, False),
@@ -130,6 +132,7 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: 
     few = f"\n# {FEW}" if count < FEW_PAIRS else ""
     often = f"\n  validate_every: {VALIDATE}  # updates; an epoch has fewer" if updates < VALIDATE else ""
     shortcut = ", shortcut: true" if plan.shortcut or max(words) > LONG else ""
+    guided = f"\n  guided_attention: {GUIDED}  # a lexicon shows where the words are" if plan.guided else ""
     train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
     return f"""\
 # {languages[0]} to {languages[1]}: {count:,} pairs, {words[0]:.1f} and {words[1]:.1f} words a sentence on average.{few}
@@ -157,7 +160,7 @@ training:
   patience: 12{often}
   batch_tokens: {plan.batch_tokens}  # small batches learn more from each pair, large ones take less time for it
   learning_rate: {plan.learning_rate}
-  warmup: {max(1, min(200, round(updates * epochs / 10)))}  # updates
+  warmup: {max(1, min(200, round(updates * epochs / 10)))}  # updates{guided}
 search:
   length_penalty: 1.6  # larger for longer translations; compare on valid
 """

@@ -127,6 +127,17 @@ def test_larger_corpora_get_larger_models_and_fewer_epochs() -> None:
         assert one.batch_tokens <= two.batch_tokens
 
 
+def test_few_pairs_are_shown_where_the_words_are_and_bear_more_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, more = init.PLANS[0], init.PLANS[2]
+    made = []
+    for name, plan in (("few", few), ("more", more)):
+        monkeypatch.setattr(init, "PLANS", (plan,))
+        init.write([write("p.en"), write("p.de")], None, None, Path(f"{name}.yaml"))
+        made.append(recipe.load(f"{name}.yaml"))
+    assert made[0].model.dropout.layers > made[1].model.dropout.layers
+    assert made[0].training.guided_attention > made[1].training.guided_attention == 0
+
+
 def test_long_sentences_get_the_shortcut_and_fewer_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     (plan,) = (plan for plan in init.PLANS if not plan.shortcut and plan.pairs < 100_000)
     monkeypatch.setattr(init, "PLANS", (plan,))
