@@ -33,7 +33,7 @@ LONG = 15  # words of a sentence on average, from which on attention needs the s
 FEWEST = 40  # pairs; of fewer nothing can be learnt
 FEW_PAIRS = 2_000
 FEW = "So few pairs teach little more than themselves: a few thousand are worth finding."
-GUIDED = 0.5  # weight at the start
+GUIDED = 0.5  # weight of the lexicon at the start
 LETTERS = 4  # of a piece on average, about
 VALIDATE = 50  # updates at least, from one validation to the next
 MANY = 1_000  # characters, from which on the rare ones are spelled as bytes
@@ -54,8 +54,8 @@ class Plan:
 
 
 PLANS = (
-    Plan(1_000, 500, 256, 0.4, 400, 0.002, True, True),
-    Plan(4_000, 1_000, 256, 0.4, 400, 0.002, True, True),
+    Plan(1_000, 500, 256, 0.4, 400, 0.002, True, guided=True),
+    Plan(4_000, 1_000, 256, 0.4, 400, 0.002, True, guided=True),
     Plan(15_000, 2_000, 384, 0.3, 800, 0.0015, True),
     Plan(80_000, 4_000, 512, 0.3, 800, 0.002, False),
     Plan(400_000, 8_000, 512, 0.2, 2_000, 0.002, False),

@@ -99,7 +99,7 @@ class Dropout(Section):
     embedding: float = Field(0.2, ge=0, lt=1)
     layers: float = Field(0.2, ge=0, lt=1, description="between recurrent layers")
     output: float = Field(0.2, ge=0, lt=1, description="encoder memory and decoder output")
-    recurrent: float = Field(0.0, ge=0, lt=1, description="recurrent weights, anew each update (Merity et al. 2018)")
+    recurrent: float = Field(0.0, ge=0, lt=1, description="recurrent weights, in 256ths (Merity et al. 2018)")
 
 
 class EncoderModel(Section):
