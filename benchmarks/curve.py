@@ -36,6 +36,7 @@ PAIR = ("en", "de")
 PILOT = 3  # epochs, to see how long one takes
 WIDE = 9_000  # pairs, from which on the Transformer is twice as wide
 SIZES_OF_TRANSFORMER = (("--width", "128", "--feedforward", "256"), ("--width", "256", "--feedforward", "1024"))
+NORM = "--pre-norm"  # without it the Transformer hardly learns here (docs/quality.md)
 
 
 def subset(out: Path, pairs: int) -> Path:
@@ -96,7 +97,7 @@ def transformer(folder: Path, data: Path, threads: str) -> None:
     ours(model, data, threads)
     trained = checkpoint.read(model).info
     wide = trained["data"]["train"] >= WIDE
-    command = [HERE / "transformer.py", model.with_suffix(".yaml"), *SIZES_OF_TRANSFORMER[wide], "--set", threads]
+    command = [HERE / "transformer.py", model.with_suffix(".yaml"), NORM, *SIZES_OF_TRANSFORMER[wide], "--set", threads]
     pilot = folder.with_name(f"{folder.name}-pilot")
     state = checkpoint.read_state(pilot)
     if not (state and state["position"]["finished"]):  # it would be scored once more

@@ -1,6 +1,6 @@
 """A Transformer (Vaswani et al. 2017) for the data of a recipe, through the same data, trainer and search as ours.
 
-    python benchmarks/transformer.py multi30k-en-de --out runs/transformer --dropout 0.3 --set training.epochs=40
+    python benchmarks/transformer.py multi30k-en-de --out runs/transformer --pre-norm --set training.epochs=40
 
 What stands in our tables beside a recurrent net of the same data and time is trained so. It belongs to the benchmarks,
 not to the package. Begins as the Transformer-Tiny of Wu et al. (2021): 4 + 4 layers, width 128, feed-forward 256, 4

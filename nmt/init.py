@@ -4,7 +4,7 @@
 
 Small corpora want few pieces, small batches and many epochs (Sennrich and Zhang 2019); large ones the opposite. The
 steps of `PLANS` for 4,000, 15,000 and 80,000 pairs were measured (docs/quality.md), the last two on short sentences and
-long ones; the others follow them.
+long ones, but for how many pieces, on short ones alone; the others follow them.
 """
 
 from __future__ import annotations
