@@ -63,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make the folder and keep other processes from training in it; the lock ends with the process, however it ends.
+    """Make the folder and keep other processes from writing to it; the lock ends with the process, however it ends.
 
     Raises CallError where another process has it, or where it cannot be made.
     """
@@ -75,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
                 stack.callback(os.close, handle)
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CallError(f"{folder}: another process trains in it: wait, or choose another with --out") from None
+            raise CallError(f"{folder}: another process writes to it: wait, or choose another with --out") from None
         except OSError as error:
             if not folder.is_dir():
                 raise CallError(f"{folder}: cannot be made: {error.strerror}: choose another with --out") from None

@@ -2,9 +2,9 @@
 
     write(files, source, target, out) -> its text, with the reasons
 
-Small corpora want few pieces, small batches and many epochs (Sennrich and Zhang 2019); large ones the opposite. The
-steps of `PLANS` for 4,000, 15,000 and 80,000 pairs were measured (docs/quality.md), the last two on short sentences and
-long ones, but for how many pieces, on short ones alone; the others follow them.
+Small corpora want fewer pieces, smaller batches and more epochs than large ones (Sennrich and Zhang 2019). The steps of
+`PLANS` for 4,000, 15,000 and 80,000 pairs were measured (docs/quality.md), the last two on short sentences and long
+ones, but for how many pieces, on short ones alone; those for 400,000 pairs once, on short sentences; the others follow.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ SAMPLE = 20_000  # pairs that are looked at
 SEEN = 7_000_000  # words of the target side, over all epochs; after about so many, valid no longer got better
 MOST_EPOCHS, LEAST_EPOCHS = 60, 4
 MOST_HELD, HELD = 1000, 20  # pairs held out for valid: one in HELD, at most MOST_HELD
-LONG = 15  # words of a sentence on average, from which on attention needs the shortcut with more pairs too
+LONG = 15  # words of a sentence on average, from which on attention needs the shortcut whatever the pairs
 FEWEST = 40  # pairs; of fewer nothing can be learnt
 FEW_PAIRS = 2_000
-FEW = "So few pairs teach little more than themselves: a few thousand are worth finding."
+FEW = "With so few pairs most words are never learnt: a few thousand are worth finding."
 GUIDED = 0.5  # weight of the lexicon at the start
 LETTERS = 4  # of a piece on average, about
 VALIDATE = 50  # updates at least, from one validation to the next
@@ -45,11 +45,11 @@ class Plan:
 
     pairs: float
     pieces: int
-    hidden: int  # of the decoder; of both directions of the encoder together
+    hidden: int  # of the decoder; a direction of the encoder has half, and 256 at least
     dropout: float
     batch_tokens: int
     learning_rate: float
-    shortcut: bool  # where pairs are few, or sentences long, attention finds the words sooner
+    hard: bool  # with few pairs, or long sentences, attention finds the words late, and translations grow too long
     guided: bool = False  # shown where the words are, a net bears more dropout, and gains from it
 
 
@@ -58,7 +58,7 @@ PLANS = (
     Plan(4_000, 2_000, 256, 0.4, 400, 0.002, True, guided=True),
     Plan(15_000, 4_000, 384, 0.3, 800, 0.0015, True),
     Plan(80_000, 8_000, 512, 0.3, 800, 0.002, False),
-    Plan(400_000, 12_000, 512, 0.2, 2_000, 0.002, False),
+    Plan(400_000, 8_000, 512, 0.2, 2_000, 0.002, False),
     Plan(float("inf"), 16_000, 1_024, 0.1, 4_000, 0.002, False),
 )
 
@@ -131,7 +131,8 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: 
     updates = count * (pieces + 1) / plan.batch_tokens  # in an epoch
     few = f"\n# {FEW}" if count < FEW_PAIRS else ""
     often = f"\n  validate_every: {VALIDATE}  # updates; an epoch has fewer" if updates < VALIDATE else ""
-    shortcut = ", shortcut: true" if plan.shortcut or max(words) > LONG else ""
+    hard = plan.hard or max(words) > LONG
+    shortcut = ", shortcut: true" if hard else ""
     guided = f"\n  guided_attention: {GUIDED}  # a lexicon shows where the words are" if plan.guided else ""
     train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
     return f"""\
@@ -156,13 +157,13 @@ model:
   tie: {"all" if joint else "target"}
   dropout: {{embedding: {plan.dropout}, layers: {plan.dropout}, output: {plan.dropout}}}
 training:
-  epochs: {epochs}  # many for a small corpus; stops early where valid no longer gets better
-  patience: 12{often}
+  epochs: {epochs}  # the more words, the fewer
+  patience: 12  # validations in a row without a better one, after which it stops{often}
   batch_tokens: {plan.batch_tokens}  # small batches learn more from each pair, large ones take less time for it
   learning_rate: {plan.learning_rate}
   warmup: {max(1, min(200, round(updates * epochs / 10)))}  # updates{guided}
 search:
-  length_penalty: 1.6  # larger for longer translations; compare on valid
+  length_penalty: {1.0 if hard else 1.6}  # larger for longer translations; compare on valid
 """
 
 
@@ -189,7 +190,7 @@ def _tokenizer(pairs: Corpus, wanted: int, joint: bool) -> str:
         while len(pairs) <= SAMPLE and wanted > characters and not _allows(lines, wanted):
             wanted = wanted * 3 // 4
     rare = "\n  character_coverage: 0.9995  # the rarest characters are spelled as bytes\n  byte_fallback: true"
-    return f"vocab_size: {wanted}  # few for a small corpus, so that each is seen often" + (rare if many else "")
+    return f"vocab_size: {wanted}  # pieces; of more each is seen less often" + (rare if many else "")
 
 
 def _allows(lines: Sequence[str], pieces: int) -> bool:

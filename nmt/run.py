@@ -131,7 +131,7 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
     """Train a recipe into a folder, `runs/<recipe>` unless given; the folder.
 
     Raises CallError for a folder that is there already without `resume`, that was trained with another recipe, or
-    that another process trains in; StoppedError after a signal.
+    that another process writes to; StoppedError after a signal.
     """
     folder = folder or Path("runs") / recipe.name
     group = join()

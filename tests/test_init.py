@@ -122,7 +122,7 @@ def test_sides_without_common_letters_have_vocabularies_of_their_own() -> None:
 def test_larger_corpora_get_larger_models_and_fewer_epochs() -> None:
     for one, two in zip(init.PLANS, init.PLANS[1:], strict=False):
         assert one.pairs < two.pairs
-        assert one.pieces < two.pieces
+        assert one.pieces <= two.pieces
         assert one.hidden <= two.hidden
         assert one.batch_tokens <= two.batch_tokens
 
@@ -139,7 +139,7 @@ def test_few_pairs_are_shown_where_the_words_are_and_bear_more_dropout(monkeypat
 
 
 def test_long_sentences_get_the_shortcut_and_fewer_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    (plan,) = (plan for plan in init.PLANS if not plan.shortcut and plan.pairs < 100_000)
+    (plan,) = (plan for plan in init.PLANS if not plan.hard and plan.pairs < 100_000)
     monkeypatch.setattr(init, "PLANS", (plan,))
     monkeypatch.setattr(init, "SEEN", 100 * 60 * 5)
     made = []
@@ -151,6 +151,7 @@ def test_long_sentences_get_the_shortcut_and_fewer_epochs(monkeypatch: pytest.Mo
         init.write(files, None, None, Path(f"{name}.yaml"))
         made.append(recipe.load(f"{name}.yaml"))
     assert [one.model.encoder.shortcut for one in made] == [False, True]
+    assert made[0].search.length_penalty > made[1].search.length_penalty
     assert made[0].training.epochs == 50
     assert made[1].training.epochs == 10
 

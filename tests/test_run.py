@@ -525,7 +525,7 @@ def test_two_trainings_do_not_share_a_folder(whole: Whole, children: Children) -
     try:
         result = call("train", whole.recipe, "--out", folder, "--resume")
         assert result.status == 2
-        assert f"{folder}: another process trains in it" in result.error
+        assert f"{folder}: another process writes to it" in result.error
         assert "exists: go on with --resume" in call("train", whole.recipe, "--out", folder).error
     finally:
         child.kill(signal.SIGCONT)
