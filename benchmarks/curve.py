@@ -1,6 +1,7 @@
 """BLEU by the number of pairs: an untuned net, what `nmt init` makes of the corpus, a Transformer trained as long.
 
     python benchmarks/curve.py --out runs/curve [--sizes 1000 2000 ...] [--systems untuned ours]     # many hours
+    python benchmarks/curve.py --draw docs/learning-curve.json        # the picture of figures that are there
 
 Each corpus is the first so many pairs of one shuffle of Multi30k ($NMT_DATA), English to German.
 
@@ -16,6 +17,7 @@ was stopped goes on.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -120,23 +122,35 @@ def best(folder: Path) -> float:
     return max(float(row["bleu"]) for row in checkpoint.read_metrics(folder) if row["kind"] == "valid")
 
 
-def draw(out: Path, found: dict[str, dict[int, float]]) -> None:
+def draw(file: Path) -> None:
+    """The picture, beside the file of its figures: for each system pairs and BLEU."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for system, scores in found.items():
-        axes.semilogx(list(scores), list(scores.values()), marker="o", color=SYSTEMS[system], label=system)
-    axes.set(xlabel="pairs", ylabel="BLEU of valid, greedy")
+    sizes: set[int] = set()
+    for system, scores in json.loads(file.read_text(encoding="utf-8")).items():
+        pairs = [int(size) for size in scores]
+        sizes.update(pairs)
+        axes.semilogx(pairs, list(scores.values()), marker="o", color=SYSTEMS.get(system), label=system)
+    axes.set(xlabel="pairs", ylabel="BLEU of valid")
+    axes.set_xticks(sorted(sizes), [f"{size:,}" for size in sorted(sizes)])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
     axes.legend(frameon=False)
-    figure.savefig(out / "learning-curve.png", dpi=120)
+    figure.savefig(file.with_suffix(".png"), dpi=120)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out", type=Path)
+    what.add_argument("--draw", type=Path, metavar="FILE")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
+    if given.draw:
+        draw(given.draw)
+        return
     out, threads = given.out.resolve(), f"training.threads={given.threads}"
     found: dict[str, dict[int, float]] = {system: {} for system in given.systems}
     learn = {"untuned": untuned, "ours": ours, "transformer": transformer}
@@ -148,7 +162,9 @@ def main() -> None:
             found[system][size] = best(folder)
             said = f"{system}, {size:,} pairs: {found[system][size]:.2f} after {minutes(folder):.0f} minutes"
             print(said, file=sys.stderr, flush=True)
-        draw(out, found)
+        figures = out / "learning-curve.json"
+        checkpoint.write_text(figures, json.dumps(found, indent=1))
+        draw(figures)
     print("| pairs | " + " | ".join(found) + " |\n|" + "--:|" * (len(found) + 1))
     for size in given.sizes:
         print(f"| {size:,} | " + " | ".join(f"{scores[size]:.1f}" for scores in found.values()) + " |")

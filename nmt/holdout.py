@@ -2,10 +2,10 @@
 
     load(whole, 1000, "valid")       1,000 of its pairs; as many others are "test", what is unlike both is "train"
 
-Which pairs are held out depends on their text alone: those whose source has the smallest hash. So they are the same on
-every machine and in whatever order the pairs lie, and most of them stay when pairs are added. A pair that shares a side
-with one held out leaves train, where sides are the same if their letters and digits are; so nothing of a test set was
-seen in training.
+Which pairs are held out depends on their text alone: those with the smallest hash of both sides. So they are the same
+on every machine, in whatever order the pairs lie and in both directions (what a model of the opposite direction judges
+or writes is as new to it), and most of them stay when pairs are added. A pair that shares a side with one held out
+leaves train, where sides are the same if their letters and digits are; so nothing of a test set was seen in training.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from nmt.corpus import Corpus, stored
 from nmt.errors import DataError
 from nmt.formats import Pair
 
-VERSION = 1  # raise it when the same corpus would be split in another way
-MOST = 4  # at most one in so many distinct sources is held out
+VERSION = 2  # raise it when the same corpus would be split in another way
+MOST = 4  # at most one in so many different pairs is held out
 
 
 def load(whole: Corpus, count: int, split: str) -> Corpus:
@@ -37,7 +37,7 @@ def load(whole: Corpus, count: int, split: str) -> Corpus:
 
 
 def different(whole: Corpus) -> int:
-    """How many different sources it has, of pairs with two sides that differ."""
+    """How many pairs it has that share no side with another, nor have two sides alike: those that can be held out."""
     return len(_first(_hashes(whole.source), _hashes(whole.target)))
 
 
@@ -62,12 +62,12 @@ def _rows(whole: Corpus, count: int) -> dict[str, NDArray[np.integer[Any]]]:
 
 
 def _first(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> NDArray[np.integer[Any]]:
-    """The first row of each source, in the order of their hashes."""
-    _, first = np.unique(source, return_index=True)
-    learnable: NDArray[np.integer[Any]] = first[
-        (source[first] != EMPTY) & (target[first] != EMPTY) & (source[first] != target[first])
-    ]
-    return learnable
+    """Rows that can be held out, no side of one being a side of another, in the order of their pairs' hashes."""
+    _, rows = np.unique(source ^ target, return_index=True)  # the same in both directions
+    rows = rows[(source[rows] != EMPTY) & (target[rows] != EMPTY) & (source[rows] != target[rows])]
+    one, other = (np.unique(side[rows], return_index=True)[1] for side in (source, target))
+    found: NDArray[np.integer[Any]] = rows[np.intersect1d(one, other)]
+    return found
 
 
 def _hash(text: str) -> int:

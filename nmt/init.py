@@ -77,7 +77,7 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     different = holdout.different(pairs)
     if different < FEWEST:
         rest = len(pairs) - different
-        why = f" (the other {rest:,} have an empty side, two equal ones or the source of another)" if rest else ""
+        why = f" (the other {rest:,} have an empty side, two equal ones or one of another pair)" if rest else ""
         raise DataError(f"{pairs.name}: {different} pairs are too few to learn from: find {FEWEST} or more{why}")
     held = max(1, min(MOST_HELD, different // HELD)) if _stands_alone(languages, folder) else 0
     text = _text(pairs, languages, folder, names, held)

@@ -48,6 +48,18 @@ def test_neither_order_nor_company_changes_what_is_held_out() -> None:
     assert len(held & still) >= 14  # of 20, and a sixth of the pairs is new
 
 
+def test_the_opposite_direction_holds_out_the_same_pairs() -> None:
+    some = [*pairs(), *[(f"the word {number}", f"ein Wort {number}") for number in range(0, 200, 2)]]
+    back = parts([(target, source) for source, target in some])
+    assert {split: {(one, two) for two, one in part} for split, part in back.items()} == parts(some)
+
+
+def test_no_side_is_held_out_twice() -> None:
+    found = parts([(source, f"das {number % 100}") for number, (source, _) in enumerate(pairs())])
+    held = [*found["valid"], *found["test"]]
+    assert len({target for _, target in held}) == len(held)
+
+
 def test_what_shares_a_side_with_one_held_out_is_in_no_part() -> None:
     some, (source, target) = pairs(), next(iter(parts(pairs())["test"]))
     like = [(source.upper() + "!", "anders"), ("other", f"  {target}."), (source, target)]
