@@ -49,7 +49,7 @@ class Plan:
     dropout: float
     batch_tokens: int
     learning_rate: float
-    hard: bool  # with few pairs, or long sentences, attention finds the words late, and translations grow too long
+    hard: bool  # so, and where sentences are long, attention finds the words late and length needs no reward
     guided: bool = False  # shown where the words are, a net bears more dropout, and gains from it
 
 
