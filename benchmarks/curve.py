@@ -1,7 +1,7 @@
 """BLEU by the number of pairs: an untuned net, what `nmt init` makes of the corpus, a Transformer trained as long.
 
     python benchmarks/curve.py --out runs/curve [--sizes 1000 2000 ...] [--systems untuned ours]     # many hours
-    python benchmarks/curve.py --draw docs/learning-curve.json        # the picture of figures that are there
+    python benchmarks/curve.py --draw runs/curve/learning-curve.json           # only the picture, of such a file
 
 Each corpus is the first so many pairs of one shuffle of Multi30k ($NMT_DATA), English to German.
 

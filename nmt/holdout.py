@@ -37,8 +37,8 @@ def load(whole: Corpus, count: int, split: str) -> Corpus:
 
 
 def different(whole: Corpus) -> int:
-    """How many pairs it has that share no side with another, nor have two sides alike: those that can be held out."""
-    return len(_first(_hashes(whole.source), _hashes(whole.target)))
+    """How many pairs could be held out: of those that share a side one, of those with an empty or equal ones none."""
+    return len(_apart(_hashes(whole.source), _hashes(whole.target)))
 
 
 def _pairs(whole: Corpus, count: int, split: str) -> Iterator[Pair]:
@@ -50,7 +50,7 @@ def _pairs(whole: Corpus, count: int, split: str) -> Iterator[Pair]:
 def _rows(whole: Corpus, count: int) -> dict[str, NDArray[np.integer[Any]]]:
     """The rows of each part."""
     source, target = _hashes(whole.source), _hashes(whole.target)
-    first = _first(source, target)
+    first = _apart(source, target)
     if 2 * count * MOST > len(first):
         raise DataError(
             f"{whole.name}: data.hold_out: {count:,} pairs for valid and as many for test are too many of "
@@ -61,8 +61,8 @@ def _rows(whole: Corpus, count: int) -> dict[str, NDArray[np.integer[Any]]]:
     return {"train": np.flatnonzero(rest), "test": held[::2], "valid": held[1::2]}
 
 
-def _first(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> NDArray[np.integer[Any]]:
-    """Rows that can be held out, no side of one being a side of another, in the order of their pairs' hashes."""
+def _apart(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> NDArray[np.integer[Any]]:
+    """Rows that can be held out, no two of which share a side, in the order of their pairs' hashes."""
     _, rows = np.unique(source ^ target, return_index=True)  # the same in both directions
     rows = rows[(source[rows] != EMPTY) & (target[rows] != EMPTY) & (source[rows] != target[rows])]
     one, other = (np.unique(side[rows], return_index=True)[1] for side in (source, target))
