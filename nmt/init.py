@@ -26,7 +26,7 @@ from nmt.errors import CallError, DataError
 from nmt.formats import READERS, Pair, kind, unpacked
 
 SAMPLE = 20_000  # pairs that are looked at
-SEEN = 7_000_000  # words of the target side, over all epochs; after about so many, valid no longer got better
+SEEN = 12_000_000  # words of the target side, over all epochs; to so many more epochs gained on valid
 MOST_EPOCHS, LEAST_EPOCHS = 60, 4
 MOST_HELD, HELD = 1000, 20  # pairs held out for valid: one in HELD, at most MOST_HELD
 LONG = 15  # words of a sentence on average, from which on attention needs the shortcut whatever the pairs
@@ -57,7 +57,7 @@ PLANS = (
     Plan(1_000, 500, 256, 0.4, 400, 0.002, True, guided=True),
     Plan(4_000, 2_000, 256, 0.4, 400, 0.002, True, guided=True),
     Plan(15_000, 4_000, 384, 0.3, 800, 0.0015, True),
-    Plan(80_000, 8_000, 512, 0.3, 800, 0.002, False),
+    Plan(80_000, 8_000, 512, 0.35, 800, 0.002, False),
     Plan(400_000, 8_000, 512, 0.2, 2_000, 0.002, False),
     Plan(float("inf"), 16_000, 1_024, 0.1, 4_000, 0.002, False),
 )
