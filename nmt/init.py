@@ -26,7 +26,7 @@ from nmt.errors import CallError, DataError
 from nmt.formats import READERS, Pair, kind, unpacked
 
 SAMPLE = 20_000  # pairs that are looked at
-SEEN = 12_000_000  # words of the target side, over all epochs; to so many more epochs gained on valid
+SEEN = 12_000_000  # words of the target side, over all epochs; up to so many, valid gained (29,000 pairs)
 MOST_EPOCHS, LEAST_EPOCHS = 60, 4
 MOST_HELD, HELD = 1000, 20  # pairs held out for valid: one in HELD, at most MOST_HELD
 LONG = 15  # words of a sentence on average, from which on attention needs the shortcut whatever the pairs
