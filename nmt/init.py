@@ -4,7 +4,8 @@
 
 Small corpora want fewer pieces, smaller batches and more epochs than large ones (Sennrich and Zhang 2019). The steps of
 `PLANS` for 4,000, 15,000 and 80,000 pairs were measured (docs/quality.md), the last two on short sentences and long
-ones, but for how many pieces, on short ones alone; those for 400,000 pairs once, on short sentences; the others follow.
+ones, but on short ones alone for how many pieces, and for the dropout and epochs of 80,000; those for 400,000 pairs
+once, on short sentences; the others follow.
 """
 
 from __future__ import annotations
