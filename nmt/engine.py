@@ -5,15 +5,20 @@ Letters: B sources, N = B·K rows, S source length, T target length, V vocabular
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nmt.data import Batch
+from nmt.examples import Examples, Seen
 from nmt.model import Seq2Seq
 from nmt.search import SearchState
 from nmt.stepper import Place, Stepper
+from nmt.tokenizer import PAD
+
+LEAST = 1e-38  # of a probability, so that its logarithm is finite
 
 
 class Engine(Protocol):
@@ -55,3 +60,62 @@ class Native:
     @torch.no_grad()
     def log_probs(self, batch: Batch) -> Tensor:
         return self.model.log_probs(batch)
+
+
+@dataclass(frozen=True)
+class Reminded:
+    """Where a search stands that looks at examples: the network's place, and what is looked at for each source."""
+
+    place: Place
+    seen: tuple[Seen, ...]  # of the B sources
+
+    @property
+    def attention(self) -> Tensor | None:
+        return self.place.attention
+
+    def select(self, rows: Tensor) -> Reminded:
+        return replace(self, place=self.place.select(rows))
+
+    def keep(self, sources: Tensor) -> Reminded:
+        return Reminded(self.place.keep(sources), tuple(self.seen[number] for number in sources.tolist()))
+
+
+class Reminding:
+    """A network that is reminded of what it has read, which has the share λ, `weight`, in what it says."""
+
+    def __init__(self, native: Native, examples: Examples, weight: float) -> None:
+        self.native, self.examples, self.weight = native, examples, weight
+
+    @property
+    def workers(self) -> int:
+        return self.native.workers
+
+    def start(self, source: Tensor, lengths: Tensor) -> Reminded:
+        return Reminded(self.native.start(source, lengths), self._seen(source, lengths))
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, state: Reminded) -> tuple[Tensor, Reminded]:
+        stepper = self.native.stepper
+        features, place = stepper.features(tokens, state.place)
+        own = stepper.log_probs(features)
+        said = self.examples.said(features, state.seen, own.size(1))
+        return self._mixed(own, said), replace(state, place=place)
+
+    @torch.no_grad()
+    def log_probs(self, batch: Batch) -> Tensor:
+        model = self.native.model
+        features = model.features(batch)  # (B, T, E)
+        flat = features.flatten(0, 1)
+        own = model.decoder.output(flat).log_softmax(1)
+        said = self.examples.said(flat, self._seen(batch.source, batch.source_lengths), own.size(1))
+        gold = self._mixed(own, said).gather(1, batch.target_out.view(-1, 1))
+        return gold.view_as(batch.target_out).masked_fill(batch.target_out == PAD, 0.0)
+
+    def _seen(self, source: Tensor, lengths: Tensor) -> tuple[Seen, ...]:
+        """What to look at for sources (B, S), <eos> at the end of each."""
+        rows = (row[: length - 1] for row, length in zip(source.tolist(), lengths.tolist(), strict=True))
+        return tuple(self.examples.near(row, source.device) for row in rows)
+
+    def _mixed(self, own: Tensor, said: Tensor) -> Tensor:
+        mixture = own.exp().mul_(1 - self.weight).add_(said, alpha=self.weight)
+        return mixture.clamp_min_(LEAST).log_()

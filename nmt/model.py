@@ -92,9 +92,14 @@ class Seq2Seq(nn.Module):
         return torch.cat(outs, dim=1), torch.cat(weights, dim=1) if weights else None
 
     @torch.no_grad()
+    def features(self, batch: Batch) -> Tensor:
+        """What the output layer takes at each target position of a batch, (B, T, E)."""
+        return self._features(batch.target_in, self.start(batch.source, batch.source_lengths))[0]
+
+    @torch.no_grad()
     def probabilities(self, batch: Batch) -> Tensor:
         """What the model would write at each real target position of a batch, (N, V)."""
-        features, _ = self._features(batch.target_in, self.start(batch.source, batch.source_lengths))
+        features = self.features(batch)
         return self.decoder.output(features[batch.target_out != PAD]).float().softmax(1)  # type: ignore[no-any-return]
 
     def log_probs(self, batch: Batch) -> Tensor:

@@ -247,6 +247,9 @@ class Search(Section):
     batch_tokens: int = Field(4000, ge=1, description="sentences times pieces searched at once")
     language_model: str | None = Field(None, description="a model folder whose language model has a say")
     language_model_weight: float = Field(0.1, ge=0)
+    examples: float = Field(
+        0.5, ge=0, lt=1, description="share of what was read in what is written, after `nmt remember`; 0: none"
+    )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: faster where the CPU computes in it")
 
 

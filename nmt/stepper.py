@@ -163,11 +163,21 @@ class Stepper:
     @torch.no_grad()
     def __call__(self, tokens: Tensor, place: Place) -> tuple[Tensor, Place]:
         """log p (N, V) of the pieces that follow `tokens` (N,), and the place after them."""
+        features, place = self.features(tokens, place)
+        return self.log_probs(features), place
+
+    @torch.no_grad()
+    def features(self, tokens: Tensor, place: Place) -> tuple[Tensor, Place]:
+        """What the output layer takes, (N, E), and the place after `tokens` (N,)."""
         known = len(self.table) > 0
         gates = self.table[tokens] if known else self.of_piece(self.embedding(tokens))
         words = self.embedding(tokens) if self.step.passes else None
-        features, place = self.step(gates, words, place)
-        return self.output(features).log_softmax(dim=1), place
+        return self.step(gates, words, place)
+
+    @torch.no_grad()
+    def log_probs(self, features: Tensor) -> Tensor:
+        """log p (N, V) from features (N, E)."""
+        return self.output(features).log_softmax(dim=1)
 
 
 def unroll(decoder: Decoder, tokens: Tensor, state: State) -> tuple[Tensor, Tensor | None]:

@@ -20,8 +20,9 @@ from torch import Tensor
 from nmt import checkpoint, hardware
 from nmt.consensus import ranked
 from nmt.data import collate, pad
-from nmt.engine import Engine, Native
+from nmt.engine import Engine, Native, Reminding
 from nmt.errors import CallError
+from nmt.examples import Examples
 from nmt.model import Seq2Seq, build
 from nmt.portable import Portable
 from nmt.progress import say
@@ -97,17 +98,19 @@ class Member:
     source: Tokenizer
     target: Tokenizer
     stamp: str = ""  # tells it from models that were trained otherwise, or at another time
+    examples: Examples | None = None  # of what it has read, if it is to look at them
 
     @classmethod
-    def load(cls, saved: checkpoint.Saved[Recipe], machine: hardware.Hardware) -> Member:
-        """The model of a folder, to translate with. Raises CheckpointError."""
+    def load(cls, saved: checkpoint.Saved[Recipe], machine: hardware.Hardware, reminded: bool = True) -> Member:
+        """The model of a folder, to translate with; `reminded` of its examples. Raises CheckpointError."""
         stamp = hashlib.sha256(repr(saved.info).encode()).hexdigest()[:32]
         source, target = (Tokenizer.load(saved.folder / f"{side}.model") for side in ("source", "target"))
         if saved.exported:
             return cls(Portable(saved.folder, machine.threads), source, target, stamp)
         model = build(saved.recipe, source.vocab, target.vocab)
         checkpoint.restore(model, saved.weights(), saved.folder)
-        return cls(model.to(machine.device).eval(), source, target, stamp)
+        examples = Examples.read(saved.folder, stamp) if reminded else None
+        return cls(model.to(machine.device).eval(), source, target, stamp, examples)
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class Translator:
 
     def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
         self.members = list(members)
-        self.engines = [_engine(member.model, settings.precision) for member in self.members]
+        self.engines = [_engine(member, settings) for member in self.members]
         self.settings = settings
         self.device = device
         self.recipe = recipe
@@ -440,9 +443,13 @@ def _rescored(one: Hypothesis, back: Scored, settings: Search) -> Hypothesis:
     return replace(one, score=one.score + settings.reverse_weight * share)
 
 
-def _engine(model: Seq2Seq | Engine, precision: str) -> Engine:
+def _engine(member: Member, settings: Search) -> Engine:
+    model, precision = member.model, settings.precision
     if isinstance(model, Seq2Seq):
-        return Native(model, precision)
+        native = Native(model, precision)
+        if member.examples is None or not settings.examples:
+            return native
+        return Reminding(native, member.examples, settings.examples)
     if precision != "float32":
         raise CallError(f"search.precision={precision}: an exported translator computes as `nmt export` rounded it")
     return model

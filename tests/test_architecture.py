@@ -50,12 +50,30 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "stepper": (3, {"cells", "context", "decoder", "hardware"}),
     "trainer": (3, {"group", "checkpoint", "hardware", "loss", "progress", "recipe"}),
     "model": (4, {"cells", "context", "data", "decoder", "encoder", "loss", "recipe", "stepper", "tokenizer"}),
-    "engine": (5, {"data", "model", "search", "stepper"}),
+    "examples": (3, {"checkpoint"}),
+    "engine": (5, {"data", "examples", "model", "search", "stepper", "tokenizer"}),
     "portable": (4, {"checkpoint", "data", "lexicon", "stepper", "tokenizer"}),
     "translate": (
         6,
-        {"checkpoint", "consensus", "data", "engine", "hardware", "model", "portable", "progress", "recipe", "search"}
+        {
+            "checkpoint",
+            "consensus",
+            "data",
+            "engine",
+            "examples",
+            "hardware",
+            "model",
+            "portable",
+            "progress",
+            "recipe",
+            "search",
+        }
         | {"tokenizer"},
+    ),
+    "remember": (
+        7,
+        {"checkpoint", "data", "examples", "hardware", "material", "model", "progress", "recipe", "tokenizer"}
+        | {"translate"},
     ),
     "distill": (7, {"checkpoint", "corpus", "formats", "material", "progress", "recipe", "translate"}),
     "export": (
@@ -163,6 +181,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
             "init",
             "progress",
             "recipe",
+            "remember",
             "report",
             "run",
             "serve",

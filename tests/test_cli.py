@@ -40,6 +40,7 @@ VERBS = {
         {"--source", "--reference", "--hypothesis", "--beam", "--set", "--significance", "--json"},
     ),
     "tune": (["model", "files"], {"--out", "--resume", "--set"}),
+    "remember": (["model", "files"], set()),
     "translate": (["system"], {"--input", "--output", "--format", "--nbest", "--beam", "--set"}),
     "score": (["system", "source", "target"], {"--nbest"}),
     "generate": (["model"], {"--prompt", "--length", "--set"}),
