@@ -38,7 +38,7 @@ STEPS = 127  # from 0 to the largest number that a key can have
 class Seen(NamedTuple):
     """What is looked at for one source."""
 
-    keys: Tensor  # (P, C), int8: of the largest part of it there is a quarter of what numbers in float32 take
+    keys: Tensor  # (P, C), int8: most of what a search holds, and a quarter of what float32 would be
     bias: Tensor  # (P,), all that does not depend on the features
     pieces: Tensor  # (P,)
 

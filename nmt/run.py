@@ -107,7 +107,8 @@ def translator(system: str, changes: Sequence[str] = (), threads: int | None = N
                 f"train it with tokenizer.file set to the target.model of that"
             )
     if one.settings.reverse is not None:
-        one.back = Translator.load(one.settings.reverse, threads=threads)
+        looks = [f"search.examples={one.settings.examples}"]
+        one.back = Translator.load(one.settings.reverse, threads=threads).adjusted(looks)
         own, other = one.recipe.data, one.back.recipe.data
         if (other.source, other.target) != (own.target, own.source):
             raise CallError(

@@ -119,7 +119,7 @@ def test_what_was_stopped_goes_on(toy: Toy, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_corpus_that_changed_is_not_gone_on_with(toy: Toy, tmp_path: Path) -> None:
-    one = Translator.load(toy.attention, threads=1)
+    one = Translator.load(toy.attention, threads=1).adjusted(["search.examples=0"])
     head = {"models": [[one.members[0].stamp]], "search": [one.settings.model_dump(mode="json")], "nbest": 1}
     rows = [head, ["no such source", "no such target", [], []]]
     (tmp_path / "made.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

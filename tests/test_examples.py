@@ -237,6 +237,19 @@ def test_a_model_trained_on_has_to_read_again(reminded: Path, tmp_path: Path) ->
     assert call("translate", folder, stdin="kala juo\n").status == 0
 
 
+def test_a_student_is_not_shown_the_answers(toy: Toy, back: Path, reminded: Path, tmp_path: Path) -> None:
+    """The teacher translates what it has read: looking there it would copy."""
+    shutil.copytree(back, judge := tmp_path / "back")
+    assert call("remember", judge).status == 0
+    made = []
+    for teacher, other in ((toy.attention, back), (reminded, judge)):
+        out = tmp_path / other.parent.name
+        found = call("distill", teacher, "--back", other, "--out", out, "--set", f"search.reverse={other}")
+        assert found.status == 0, found.err
+        made.append([(out / f"train.{language}").read_text() for language in ("en", "de")])
+    assert made[0] == made[1]
+
+
 def test_what_cannot_remember_says_so(toy: Toy, tmp_path: Path) -> None:
     assert call("export", toy.attention, "--out", out := tmp_path / "small").status == 0
     assert "an exported translator" in call("remember", out).error
