@@ -13,12 +13,11 @@ from torch import Tensor
 
 from nmt.data import Batch
 from nmt.examples import Examples, Seen
+from nmt.loss import LEAST
 from nmt.model import Seq2Seq
 from nmt.search import SearchState
 from nmt.stepper import Place, Stepper
 from nmt.tokenizer import PAD
-
-LEAST = 1e-38  # of a probability, so that its logarithm is finite
 
 
 class Engine(Protocol):

@@ -71,6 +71,11 @@ class Examples:
     def _sharpness(self) -> Tensor:
         return 1 / (TEMPERATURE * self.variance)
 
+    @cached_property
+    def _turned(self) -> Tensor:
+        """(E, C), from features to what is multiplied with keys: W in their steps, times 2 / (τ v)."""
+        return 2 * self._sharpness * self.step * self.basis
+
     def __len__(self) -> int:
         return len(self.sizes)
 
@@ -88,7 +93,7 @@ class Examples:
     def said(self, features: Tensor, seen: Sequence[Seen], vocab: int) -> Tensor:
         """Σ_i a_i [y_i = y], (N, V), for features (N, E), the same number of rows for each source in order."""
         found = features.new_zeros(len(features), vocab)
-        queries = features @ (2 * self._sharpness * self.step * self.basis).to(features.device)  # (N, C)
+        queries = features @ self._turned.to(features.device)  # (N, C)
         rows = len(features) // len(seen)
         for number, one in enumerate(seen):
             own = slice(number * rows, (number + 1) * rows)

@@ -38,7 +38,7 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
     if saved.exported:
         raise CallError(f"{folder}: an exported translator cannot read on: use the run that it comes from")
     machine = hardware.choose()
-    member = Member.load(saved, machine, reminded=False)
+    member = Member.load(saved, machine)
     assert isinstance(member.model, Seq2Seq)
     extra = [*saved.recipe.data.extra, *map(str, files)]
     recipe = changed(saved.recipe, [f"data.extra={json.dumps(extra)}", "data.extra_times=1", "data.mix=null"])

@@ -98,19 +98,18 @@ class Member:
     source: Tokenizer
     target: Tokenizer
     stamp: str = ""  # tells it from models that were trained otherwise, or at another time
-    examples: Examples | None = None  # of what it has read, if it is to look at them
+    examples: Examples | None = None  # of what it has read, to look at
 
     @classmethod
-    def load(cls, saved: checkpoint.Saved[Recipe], machine: hardware.Hardware, reminded: bool = True) -> Member:
-        """The model of a folder, to translate with; `reminded` of its examples. Raises CheckpointError."""
+    def load(cls, saved: checkpoint.Saved[Recipe], machine: hardware.Hardware) -> Member:
+        """The model of a folder, without its examples. Raises CheckpointError."""
         stamp = hashlib.sha256(repr(saved.info).encode()).hexdigest()[:32]
         source, target = (Tokenizer.load(saved.folder / f"{side}.model") for side in ("source", "target"))
         if saved.exported:
             return cls(Portable(saved.folder, machine.threads), source, target, stamp)
         model = build(saved.recipe, source.vocab, target.vocab)
         checkpoint.restore(model, saved.weights(), saved.folder)
-        examples = Examples.read(saved.folder, stamp) if reminded else None
-        return cls(model.to(machine.device).eval(), source, target, stamp, examples)
+        return cls(model.to(machine.device).eval(), source, target, stamp)
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,11 @@ class Translator:
         saved = [checkpoint.read(folder) for folder in split(folders)]
         device = "cpu" if any(one.exported for one in saved) else device
         machine = hardware.choose(device, "float32", threads)
-        members = [Member.load(one, machine) for one in saved]
+        alone = [Member.load(one, machine) for one in saved]
+        members = [
+            replace(member, examples=Examples.read(one.folder, member.stamp))
+            for member, one in zip(alone, saved, strict=True)
+        ]
         return cls(members, saved[0].recipe.search, machine.device, saved[0].recipe)
 
     def adjusted(self, changes: Sequence[str]) -> Translator:

@@ -51,7 +51,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "trainer": (3, {"group", "checkpoint", "hardware", "loss", "progress", "recipe"}),
     "model": (4, {"cells", "context", "data", "decoder", "encoder", "loss", "recipe", "stepper", "tokenizer"}),
     "examples": (3, {"checkpoint"}),
-    "engine": (5, {"data", "examples", "model", "search", "stepper", "tokenizer"}),
+    "engine": (5, {"data", "examples", "loss", "model", "search", "stepper", "tokenizer"}),
     "portable": (4, {"checkpoint", "data", "lexicon", "stepper", "tokenizer"}),
     "translate": (
         6,
