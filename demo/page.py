@@ -27,6 +27,7 @@ from nmt.checkpoint import read, read_json, read_metrics
 from nmt.document import Document
 from nmt.errors import CheckpointError, DataError, NmtError
 from nmt.evaluate import TestSet, evaluate
+from nmt.examples import count
 from nmt.explain import explain
 from nmt.formats import decode_lines
 from nmt.recipe import Search
@@ -371,13 +372,13 @@ class Page:
         for folder in self.models[label].folders:
             evaluation = None
             try:
-                saved = read(folder)
+                saved, remembers = read(folder), count(folder)
             except CheckpointError:
                 texts.append(f"{folder.name}: its files are gone or changed since it was loaded. It still translates.")
                 continue
             with contextlib.suppress(CheckpointError):
                 evaluation = read_json(folder / "evaluation.json")
-            texts.append(view.about(folder.resolve().name, saved.info, evaluation))
+            texts.append(view.about(folder.resolve().name, saved.info, evaluation, remembers))
             recipes.append(view.recipe(saved.recipe))
             if rows := read_metrics(folder):
                 path = self.new("curves.png")

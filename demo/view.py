@@ -170,8 +170,8 @@ client.predict("…", "its translation", "{named}", api_name="/score")   # log p
 """
 
 
-def about(name: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:
-    """A model, for people to read, in Markdown."""
+def about(name: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | None, remembers: int = 0) -> str:
+    """A model, for people to read, in Markdown; `remembers` so many pairs."""
     parts, data, best = info["parameters"], info["data"], info.get("best")
     lines = [
         f"### {name}",
@@ -181,6 +181,8 @@ def about(name: str, info: Mapping[str, Any], evaluation: Mapping[str, Any] | No
     ]
     if info.get("seconds"):
         lines.append(f"Training took {info['seconds'] / 60:.0f} minutes: {info['updates']:,} updates.")
+    if remembers:
+        lines.append(f"It remembers {remembers:,} pairs and looks at them while it writes.")
     if best:
         lines.append(f"Best on valid: BLEU {best['bleu']:.2f}, chrF {best['chrf']:.2f} (`{best['signature']}`).")
     if evaluation:

@@ -5,6 +5,7 @@
     target.model         SentencePiece, text out
     model.safetensors    the best weights so far
     model.json           format, package version, sizes, data counts, best score with signature
+    examples.safetensors what it is reminded of by the pairs it has read, after `nmt remember` (see `nmt.examples`)
     metrics.jsonl        one line per report of the training
     training/state.pt    weights, optimiser, random states, position: to resume
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, Generic, get_args
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -123,8 +124,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Raises CheckpointError for a file that is missing, truncated or not safetensors."""
-    try:
+    with _safetensors(path):
         return load_file(path)
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """What shape each tensor has, without reading them. Raises CheckpointError as `read_tensors` does."""
+    with _safetensors(path), safe_open(path, "pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no dictionary
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nmt.checkpoint import read_tensors, write_tensors
+from nmt.checkpoint import read_shapes, read_tensors, write_tensors
 from nmt.errors import CheckpointError
 
 FILE = "examples.safetensors"
@@ -120,6 +120,12 @@ class Examples:
                 f"run `nmt remember {folder}` again, or remove it"
             )
         return found
+
+
+def count(folder: Path) -> int:
+    """How many pairs a model folder has examples of. Raises CheckpointError where the file is not what it should be."""
+    path = folder / FILE
+    return read_shapes(path).get("sizes", (0,))[0] if path.exists() else 0
 
 
 class Index:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nmt import checkpoint
+from nmt import checkpoint, examples
 from nmt.corpus import MissingCorpusError
 from nmt.data import histogram
 from nmt.errors import CallError, CheckpointError, DataError
@@ -26,6 +26,8 @@ def info(subject: str, changes: Sequence[str] = (), kind: type[AnyRecipe] = Reci
         raise CallError("--set: a run is as it was trained: give a recipe to see what changes would make of it")
     saved = checkpoint.read_as(kind, folder)
     blocks = [_complete(_figures, saved.info, folder / checkpoint.INFO), _files(folder)]
+    if pairs := examples.count(folder):
+        blocks[0] += f"\nremembers    {pairs:,} pairs, and looks at them while it writes"
     evaluation = folder / "evaluation.json"
     if evaluation.is_file() and kind is Recipe:
         blocks.append(_complete(_scores, checkpoint.read_json(evaluation), evaluation))

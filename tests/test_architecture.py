@@ -123,7 +123,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "tune": (10, {"checkpoint", "corpus", "progress", "recipe", "run", "translate"}),
     "evaluate": (7, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
-    "report": (5, {"checkpoint", "corpus", "data", "material", "model", "recipe"}),
+    "report": (5, {"checkpoint", "corpus", "data", "examples", "material", "model", "recipe"}),
     "explain": (7, {"tokenizer", "translate"}),
     "service": (7, {"recipe", "translate"}),
     "serve": (7, {"checkpoint", "progress", "recipe", "translate"}),

@@ -342,6 +342,14 @@ def test_about_an_evaluated_model_names_the_files_not_where_they_lie(toy: Toy, t
     assert str(tmp_path) not in text
 
 
+def test_about_a_model_that_remembers(models: list[Any], page: Any, toy: Toy, tmp_path: Path) -> None:
+    run = shutil.copytree(toy.attention, tmp_path / "run")
+    page.models[FIRST] = replace(models[0], folders=[run])
+    assert "remembers" not in page.about(FIRST)[0]
+    assert call("remember", run).status == 0
+    assert "It remembers 200 pairs" in page.about(FIRST)[0]
+
+
 # -- the server
 
 

@@ -16,7 +16,7 @@ from toy import Toy, call, pairs, write_lines
 from nmt import checkpoint, examples
 from nmt.engine import Native, Reminding
 from nmt.errors import CheckpointError
-from nmt.examples import COMPONENTS, FILE, LIKENESS, TEMPERATURE, Compressed, Examples, Index, stamped
+from nmt.examples import COMPONENTS, FILE, LIKENESS, TEMPERATURE, Compressed, Examples, Index, count, stamped
 from nmt.translate import Translator
 
 VOCAB, WIDTH = 20, 12
@@ -134,8 +134,9 @@ def test_examples_of_another_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"by another model.*nmt remember"):
         Examples.read(tmp_path, "two")
     (tmp_path / FILE).write_bytes(b"nonsense")
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
-        Examples.read(tmp_path, "one")
+    for read in (lambda: Examples.read(tmp_path, "one"), lambda: count(tmp_path)):
+        with pytest.raises(CheckpointError, match="not a safetensors file"):
+            read()
 
 
 # ---- A translator that looks at them ---------------------------------------------------------------------------------
@@ -165,6 +166,12 @@ def test_every_pair_of_the_recipe_is_there(toy: Toy, reminded: Path) -> None:
         found.add((member.source.decode([source.tolist()])[0], member.target.decode([target[:-1].tolist()])[0]))
     texts = [(toy.corpus / f"train.{language}").read_text().splitlines() for language in ("en", "de")]
     assert found == set(zip(*texts, strict=True))
+
+
+def test_a_model_says_how_many_pairs_it_remembers(toy: Toy, reminded: Path) -> None:
+    assert (count(toy.attention), count(reminded)) == (0, 200)
+    assert "remembers" not in call("info", toy.attention).out
+    assert "remembers    200 pairs" in call("info", reminded).out
 
 
 def test_without_a_share_all_is_as_before(toy: Toy, reminded: Path) -> None:
