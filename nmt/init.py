@@ -4,8 +4,8 @@
 
 Small corpora want fewer pieces, smaller batches and more epochs than large ones (Sennrich and Zhang 2019). The steps of
 `PLANS` for 4,000, 15,000 and 80,000 pairs were measured (docs/quality.md), the last two on short sentences and long
-ones, but on short ones alone for how many pieces, and for the dropout and epochs of 80,000; those for 400,000 pairs
-once, on short sentences; the others follow.
+ones, but for 80,000 on short ones alone how many pieces and epochs, dropout and sampling; those for 400,000 pairs once,
+on short sentences; the others follow.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ FEWEST = 40  # pairs; of fewer nothing can be learnt
 FEW_PAIRS = 2_000
 FEW = "With so few pairs most words are never learnt: a few thousand are worth finding."
 GUIDED = 0.5  # weight of the lexicon at the start
+SAMPLING = 0.5  # inverse temperature of other segmentations
 LETTERS = 4  # of a piece on average, about
 VALIDATE = 50  # updates at least, from one validation to the next
 MANY = 1_000  # characters, from which on the rare ones are spelled as bytes
@@ -52,13 +53,14 @@ class Plan:
     learning_rate: float
     hard: bool  # so, and where sentences are long, attention finds the words late and length needs no reward
     guided: bool = False  # shown where the words are, a net bears more dropout, and gains from it
+    sampled: bool = False  # seeing other pieces each time, it goes on gaining where it would learn its pairs by heart
 
 
 PLANS = (
     Plan(1_000, 500, 256, 0.4, 400, 0.002, True, guided=True),
     Plan(4_000, 2_000, 256, 0.4, 400, 0.002, True, guided=True),
-    Plan(15_000, 4_000, 384, 0.3, 800, 0.0015, True),
-    Plan(80_000, 8_000, 512, 0.35, 800, 0.002, False),
+    Plan(15_000, 4_000, 384, 0.3, 800, 0.0015, True, sampled=True),
+    Plan(80_000, 8_000, 512, 0.3, 800, 0.002, False, sampled=True),
     Plan(400_000, 8_000, 512, 0.2, 2_000, 0.002, False),
     Plan(float("inf"), 16_000, 1_024, 0.1, 4_000, 0.002, False),
 )
@@ -135,6 +137,7 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: 
     hard = plan.hard or max(words) > LONG
     shortcut = ", shortcut: true" if hard else ""
     guided = f"\n  guided_attention: {GUIDED}  # a lexicon shows where the words are" if plan.guided else ""
+    sampled = f"\n  subword_sampling: {SAMPLING}  # other pieces of the same words each time" if plan.sampled else ""
     train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
     return f"""\
 # {languages[0]} to {languages[1]}: {count:,} pairs, {words[0]:.1f} and {words[1]:.1f} words a sentence on average.{few}
@@ -162,7 +165,7 @@ training:
   patience: 12  # validations in a row without a better one, after which it stops{often}
   batch_tokens: {plan.batch_tokens}  # small batches learn more from each pair, large ones take less time for it
   learning_rate: {plan.learning_rate}
-  warmup: {max(1, min(200, round(updates * epochs / 10)))}  # updates{guided}
+  warmup: {max(1, min(200, round(updates * epochs / 10)))}  # updates{guided}{sampled}
 search:
   length_penalty: {1.0 if hard else 1.6}  # larger for longer translations; compare on valid
 """

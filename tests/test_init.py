@@ -136,6 +136,7 @@ def test_few_pairs_are_shown_where_the_words_are_and_bear_more_dropout(monkeypat
         made.append(recipe.load(f"{name}.yaml"))
     assert made[0].model.dropout.layers > made[1].model.dropout.layers
     assert made[0].training.guided_attention > made[1].training.guided_attention == 0
+    assert made[1].training.subword_sampling > made[0].training.subword_sampling == 0
 
 
 def test_long_sentences_get_the_shortcut_and_fewer_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
