@@ -87,12 +87,16 @@ def untuned(folder: Path, data: Path, threads: str) -> None:
     train(str(HERE / "yardstick.yaml"), folder, [*changes, threads])
 
 
-def ours(folder: Path, data: Path, threads: str) -> None:
-    written = folder.with_suffix(".yaml")
-    if not written.is_file():
+def initial(out: Path, data: Path) -> str:
+    """The recipe that `nmt init` writes for a corpus, there already or not."""
+    if not out.is_file():
         files = [f"--{side}-file={data / f'train.{one}'}" for side, one in zip(("source", "target"), PAIR, strict=True)]
-        run("-m", "nmt", "init", *files, "--out", written)
-    train(str(written), folder, [threads])
+        run("-m", "nmt", "init", *files, "--out", out)
+    return str(out)
+
+
+def ours(folder: Path, data: Path, threads: str) -> None:
+    train(initial(folder.with_suffix(".yaml"), data), folder, [threads])
 
 
 def transformer(folder: Path, data: Path, threads: str) -> None:

@@ -6,29 +6,28 @@
     attention  what `nmt init` writes for so many pairs of Multi30k ($NMT_DATA), English to German, for 30 epochs
     fixed      the recipe multi30k-en-de-fixed for 8 epochs: one vector between encoder and decoder
 
-BLEU and chrF of all of valid, beam 5, and the time of training beside that of the base, which only means something
-where nothing else runs. What is finished is not trained again, what was stopped goes on.
+BLEU and chrF of all of valid, beam 5, and the minutes of training, which can be compared only where nothing else runs.
+What is finished is not trained again, what was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from curve import PAIR, run, subset, train
+from curve import PAIR, initial, subset, train
 
-from nmt import checkpoint, corpus, metrics
+from nmt import checkpoint, corpus
+from nmt.metrics import bleu, chrf
 from nmt.translate import Translator
 
 JOINED = "joined.tsv"  # in the corpus folder, beside its pairs
-BASE = "none"
 Levers = Mapping[str, Sequence[str]]
 ATTENTION: Levers = {
-    BASE: (),
+    "none": (),
     "embedding of the target side alone tied": ("model.tie=target",),
     "no tying": ("model.tie=none",),
     "attention after the decoder": ("model.attention_position=after",),
@@ -63,7 +62,7 @@ ATTENTION: Levers = {
     "as many pairs joined, half the epochs": (f"data.extra={{data}}/{JOINED}", "training.epochs=15"),
 }
 FIXED: Levers = {
-    BASE: (),
+    "none": (),
     "source read forwards": ("model.encoder.direction=forward", "model.encoder.hidden=768"),
     "source read backwards": ("model.encoder.direction=reversed", "model.encoder.hidden=768"),
     "mean of the states": ("model.encoder.summary=mean",),
@@ -95,21 +94,18 @@ def base(group: str, data: Path) -> tuple[str, list[str]]:
     """The recipe that is changed, and what is changed of it throughout."""
     if group == "fixed":
         return "multi30k-en-de-fixed", [f"data.path={data}", "training.epochs=8"]
-    written = data.with_suffix(".yaml")
-    if not written.is_file():
-        files = [f"--{side}-file={data / f'train.{one}'}" for side, one in zip(("source", "target"), PAIR, strict=True)]
-        run("-m", "nmt", "init", *files, "--out", written)
-    return str(written), ["training.epochs=30", "training.patience=null"]
+    return initial(data.with_suffix(".yaml"), data), ["training.epochs=30", "training.patience=null"]
 
 
 def scores(folder: Path, data: Path) -> tuple[float, float, float]:
     """BLEU and chrF of valid, and the minutes of training."""
     sources, references = (list(corpus.read_lines(data / f"valid.{language}")) for language in PAIR)
-    found = metrics.evaluate(
-        [one.text for one in Translator.load(folder, threads=1).translate(sources)], references, language=PAIR[1]
+    lines = [one.text for one in Translator.load(folder).translate(sources)]
+    return (
+        bleu(lines, references, PAIR[1]).value,
+        chrf(lines, references).value,
+        checkpoint.read(folder).info["seconds"] / 60,
     )
-    by_name = {score.name: score.value for score in found.scores}
-    return by_name["BLEU"], by_name["chrF2"], checkpoint.read(folder).info["seconds"] / 60
 
 
 def main() -> None:
@@ -136,10 +132,9 @@ def main() -> None:
             changes = [*throughout, *own, f"training.seed={seed}", f"training.threads={given.threads}"]
             train(recipe, folder, changes)
             found.append(scores(folder, data))
-        bleu, chrf, minutes = ([one[part] for one in found] for part in range(3))
-        spread = f" ({min(bleu):.1f} to {max(bleu):.1f})" if len(bleu) > 1 else ""
-        print(f"| {name} | {mean(bleu):.1f}{spread} | {mean(chrf):.1f} | {mean(minutes):.0f} |", flush=True)
-    print(f"{len(given.seeds)} seeds each", file=sys.stderr)
+        bleus, chrfs, minutes = zip(*found, strict=True)
+        spread = f" ({min(bleus):.1f} to {max(bleus):.1f})" if len(bleus) > 1 else ""
+        print(f"| {name} | {mean(bleus):.1f}{spread} | {mean(chrfs):.1f} | {mean(minutes):.0f} |", flush=True)
 
 
 if __name__ == "__main__":

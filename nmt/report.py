@@ -25,9 +25,10 @@ def info(subject: str, changes: Sequence[str] = (), kind: type[AnyRecipe] = Reci
     if changes:
         raise CallError("--set: a run is as it was trained: give a recipe to see what changes would make of it")
     saved = checkpoint.read_as(kind, folder)
-    blocks = [_complete(_figures, saved.info, folder / checkpoint.INFO), _files(folder)]
+    figures = _complete(_figures, saved.info, folder / checkpoint.INFO)
     if pairs := examples.count(folder):
-        blocks[0] += f"\nremembers    {pairs:,} pairs, and looks at them while it writes"
+        figures += f"\nremembers    {pairs:,} pairs, and looks at them while it writes"
+    blocks = [figures, _files(folder)]
     evaluation = folder / "evaluation.json"
     if evaluation.is_file() and kind is Recipe:
         blocks.append(_complete(_scores, checkpoint.read_json(evaluation), evaluation))
