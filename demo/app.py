@@ -131,7 +131,7 @@ def _options(search: Search) -> list[gr.components.Component]:
             )
             length = gr.Slider(
                 0,
-                2,
+                max(3, search.length_penalty),
                 value=search.length_penalty,
                 step=0.1,
                 label="Length penalty",

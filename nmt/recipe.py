@@ -250,6 +250,11 @@ class Search(Section):
     examples: float = Field(
         0.5, ge=0, lt=1, description="share of what was read in what is written, after `nmt remember`; 0: none"
     )
+    examples_penalty: float = Field(
+        0.0,
+        ge=0,
+        description="added to length_penalty with examples, which shorten; `nmt remember` chooses it on valid",
+    )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: faster where the CPU computes in it")
 
 

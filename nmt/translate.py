@@ -145,6 +145,10 @@ class Translator:
     def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
         self.members = list(members)
         self.engines = [_engine(member, settings) for member in self.members]
+        if any(isinstance(engine, Reminding) for engine in self.engines):
+            settings = settings.model_copy(
+                update={"length_penalty": settings.length_penalty + settings.examples_penalty}
+            )
         self.settings = settings
         self.device = device
         self.recipe = recipe

@@ -13,10 +13,12 @@ import pytest
 import torch
 from toy import Toy, call, pairs, write_lines
 
-from nmt import checkpoint, examples
+from nmt import checkpoint, examples, metrics
 from nmt.engine import Native, Reminding
 from nmt.errors import CheckpointError
 from nmt.examples import COMPONENTS, FILE, LIKENESS, TEMPERATURE, Compressed, Examples, Index, count, stamped
+from nmt.recipe import Recipe, changed
+from nmt.remember import PENALTIES
 from nmt.translate import Translator
 
 VOCAB, WIDTH = 20, 12
@@ -166,6 +168,34 @@ def test_every_pair_of_the_recipe_is_there(toy: Toy, reminded: Path) -> None:
         found.add((member.source.decode([source.tolist()])[0], member.target.decode([target[:-1].tolist()])[0]))
     texts = [(toy.corpus / f"train.{language}").read_text().splitlines() for language in ("en", "de")]
     assert found == set(zip(*texts, strict=True))
+
+
+def test_a_longer_length_penalty_is_chosen_on_valid(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy.attention, folder := tmp_path / "run")
+    trained = checkpoint.read(folder).recipe
+
+    def chosen(change: str) -> Recipe:
+        checkpoint.write_recipe(folder, changed(trained, [change]))
+        found = call("remember", folder)
+        assert found.status == 0, found.err
+        return checkpoint.read(folder).recipe
+
+    greedy = "search.beam=1"
+    assert chosen(greedy) == changed(trained, [greedy])  # asks for none
+    short = "search.length_penalty=0"
+    recipe = chosen(short)
+    best = recipe.search.examples_penalty
+    assert recipe == changed(trained, [short, f"search.examples_penalty={best}"])
+    translator = Translator.load(folder, threads=1)
+    sources, targets = ((toy.corpus / f"valid.{side}").read_text().splitlines()[:20] for side in ("en", "de"))
+    bleu, texts = {}, {}
+    for more in PENALTIES:
+        changes = [f"search.length_penalty={more}", "search.examples_penalty=0"]
+        texts[more] = [one.text for one in translator.adjusted(changes).translate(sources)]
+        bleu[more] = metrics.bleu(texts[more], targets, "de").value
+    assert bleu[best] == max(bleu.values()) > min(bleu.values())
+    assert [one.text for one in translator.translate(sources)] == texts[best]
+    assert translator.adjusted(["search.examples=0"]).settings.length_penalty == 0
 
 
 def test_a_model_says_how_many_pairs_it_remembers(toy: Toy, reminded: Path) -> None:
