@@ -29,6 +29,7 @@ from nmt.translate import Member, Translator
 SAMPLE = 100_000  # positions that the keys are made for
 BATCH = 4_000  # pieces that are read at once
 PENALTIES = (0.0, 0.6, 1.2)  # of which `search.examples_penalty` is chosen
+SENTENCES = 1_000  # of valid, by whose translations it is chosen
 
 
 def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
@@ -91,7 +92,7 @@ def _choose(folder: Path, recipe: Recipe, valid: Corpus) -> None:
         return  # it would change nothing
     translator = Translator.load(folder)
     alone = recipe.search.model_copy(update={"reverse": None, "language_model": None})
-    count = min(len(valid), recipe.training.validate_sentences)
+    count = min(len(valid), SENTENCES)
     sources, references = valid.source[:count], valid.target[:count]
     found: dict[float, float] = {}
     with Bar("translating valid", len(PENALTIES)) as bar:
