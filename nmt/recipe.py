@@ -251,9 +251,7 @@ class Search(Section):
         0.5, ge=0, lt=1, description="share of what was read in what is written, after `nmt remember`; 0: none"
     )
     examples_penalty: float = Field(
-        0.0,
-        ge=0,
-        description="added to length_penalty with examples, which shorten; `nmt remember` chooses it on valid",
+        0.6, ge=0, description="added to length_penalty where there are examples, which make translations shorter"
     )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: faster where the CPU computes in it")
 

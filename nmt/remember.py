@@ -1,8 +1,7 @@
 """Have a translator read its training pairs once more, and more of them, and keep what it is reminded of by them.
 
 It then looks there while it writes (see `nmt.examples`): nothing is trained, so that pairs which came later, what
-people corrected for instance, have a say after as long as they take to read. What is remembered makes translations
-shorter, so a longer length penalty is chosen with it.
+people corrected for instance, have a say after as long as they take to read.
 """
 
 from __future__ import annotations
@@ -14,29 +13,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nmt import checkpoint, hardware, metrics
-from nmt.corpus import Corpus
+from nmt import checkpoint, hardware
 from nmt.data import Array, Batch, Batches, TrainingSet
 from nmt.errors import CallError
 from nmt.examples import FILE, Compressed, Examples, stamped
 from nmt.material import gather
 from nmt.model import Seq2Seq
 from nmt.progress import Bar, say
-from nmt.recipe import Recipe, changed
+from nmt.recipe import changed
 from nmt.tokenizer import PAD
-from nmt.translate import Member, Translator
+from nmt.translate import Member
 
 SAMPLE = 100_000  # positions that the keys are made for
 BATCH = 4_000  # pieces that are read at once
-PENALTIES = (0.0, 0.6, 1.2)  # of which `search.examples_penalty` is chosen
-SENTENCES = 1_000  # of valid, by whose translations it is chosen
 
 
 def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
     """Write the examples of a translator into its folder: the pairs of its recipe, and those of `files`.
 
-    Its recipe gets the `search.examples_penalty` that is best on valid. Raises CheckpointError for a folder that is no
-    translator's, CallError for one that was exported, DataError where the pairs are not there or not as they should be.
+    Raises CheckpointError for a folder that is no translator's, CallError for one that was exported, DataError where
+    the pairs are not there or not what they should be.
     """
     saved = checkpoint.read(folder)
     if saved.exported:
@@ -52,7 +48,6 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
         checkpoint.clean(folder)
         found = _read(member.model, material.train, machine, member.stamp)
         found.write(folder)
-        _choose(folder, saved.recipe, material.valid)
     size = (folder / FILE).stat().st_size / 1e6
     say(f"{folder / FILE}: {len(found):,} pairs, {len(found.pieces):,} places in their targets, {size:,.0f} MB")
     return found
@@ -84,27 +79,6 @@ def _read(model: Seq2Seq, train: TrainingSet, machine: hardware.Hardware, stamp:
         compressed.variance,
         stamped(stamp),
     )
-
-
-def _choose(folder: Path, recipe: Recipe, valid: Corpus) -> None:
-    """Write into the recipe by how much the length penalty is to be larger with examples: what is best on valid."""
-    if recipe.search.method != "beam" or recipe.search.beam == 1:
-        return  # it would change nothing
-    translator = Translator.load(folder)
-    alone = recipe.search.model_copy(update={"reverse": None, "language_model": None})
-    count = min(len(valid), SENTENCES)
-    sources, references = valid.source[:count], valid.target[:count]
-    found: dict[float, float] = {}
-    with Bar("translating valid", len(PENALTIES)) as bar:
-        for number, more in enumerate(PENALTIES, start=1):
-            settings = alone.model_copy(update={"length_penalty": alone.length_penalty + more})
-            lines = [one.text for one in translator.translate(sources, settings=settings, warn=lambda message: None)]
-            found[more] = metrics.bleu(lines, references, recipe.data.target).value
-            bar.update(number)
-    best = max(found, key=found.__getitem__)  # the least of equals
-    checkpoint.write_recipe(folder, changed(recipe, [f"search.examples_penalty={best}"]))
-    said = ", ".join(f"{more} {bleu:.2f}" for more, bleu in found.items())
-    say(f"search.examples_penalty and BLEU on {count:,} sentences of valid: {said}; it is {best} now")
 
 
 def _sample(model: Seq2Seq, train: TrainingSet, plan: Sequence[Array], machine: hardware.Hardware) -> Tensor:

@@ -72,8 +72,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "remember": (
         7,
-        {"checkpoint", "corpus", "data", "examples", "hardware", "material", "metrics", "model", "progress", "recipe"}
-        | {"tokenizer", "translate"},
+        {"checkpoint", "data", "examples", "hardware", "material", "model", "progress", "recipe", "tokenizer"}
+        | {"translate"},
     ),
     "distill": (7, {"checkpoint", "corpus", "formats", "material", "progress", "recipe", "translate"}),
     "export": (

@@ -13,12 +13,10 @@ import pytest
 import torch
 from toy import Toy, call, pairs, write_lines
 
-from nmt import checkpoint, examples, metrics
+from nmt import checkpoint, examples
 from nmt.engine import Native, Reminding
 from nmt.errors import CheckpointError
 from nmt.examples import COMPONENTS, FILE, LIKENESS, TEMPERATURE, Compressed, Examples, Index, count, stamped
-from nmt.recipe import Recipe, changed
-from nmt.remember import PENALTIES
 from nmt.translate import Translator
 
 VOCAB, WIDTH = 20, 12
@@ -170,34 +168,6 @@ def test_every_pair_of_the_recipe_is_there(toy: Toy, reminded: Path) -> None:
     assert found == set(zip(*texts, strict=True))
 
 
-def test_a_longer_length_penalty_is_chosen_on_valid(toy: Toy, tmp_path: Path) -> None:
-    shutil.copytree(toy.attention, folder := tmp_path / "run")
-    trained = checkpoint.read(folder).recipe
-
-    def chosen(change: str) -> Recipe:
-        checkpoint.write_recipe(folder, changed(trained, [change]))
-        found = call("remember", folder)
-        assert found.status == 0, found.err
-        return checkpoint.read(folder).recipe
-
-    greedy = "search.beam=1"
-    assert chosen(greedy) == changed(trained, [greedy])  # asks for none
-    short = "search.length_penalty=0"
-    recipe = chosen(short)
-    best = recipe.search.examples_penalty
-    assert recipe == changed(trained, [short, f"search.examples_penalty={best}"])
-    translator = Translator.load(folder, threads=1)
-    sources, targets = ((toy.corpus / f"valid.{side}").read_text().splitlines()[:20] for side in ("en", "de"))
-    bleu, texts = {}, {}
-    for more in PENALTIES:
-        changes = [f"search.length_penalty={more}", "search.examples_penalty=0"]
-        texts[more] = [one.text for one in translator.adjusted(changes).translate(sources)]
-        bleu[more] = metrics.bleu(texts[more], targets, "de").value
-    assert bleu[best] == max(bleu.values()) > min(bleu.values())
-    assert [one.text for one in translator.translate(sources)] == texts[best]
-    assert translator.adjusted(["search.examples=0"]).settings.length_penalty == 0
-
-
 def test_a_model_says_how_many_pairs_it_remembers(toy: Toy, reminded: Path) -> None:
     assert (count(toy.attention), count(reminded)) == (0, 200)
     assert "remembers" not in call("info", toy.attention).out
@@ -212,7 +182,7 @@ def test_without_a_share_all_is_as_before(toy: Toy, reminded: Path) -> None:
     assert isinstance(other.adjusted(["search.examples=0"]).engines[0], Native)
     expected = plain.translate(sources)
     assert other.adjusted(["search.examples=0"]).translate(sources) == expected
-    nearly = other.adjusted(["search.examples=1e-9"]).translate(sources)
+    nearly = other.adjusted(["search.examples=1e-9", "search.examples_penalty=0"]).translate(sources)
     assert [one.text for one in nearly] == [one.text for one in expected]
     assert other.translate(sources) != expected
 
@@ -229,6 +199,16 @@ def test_what_search_finds_has_the_score_that_forced_decoding_gives(reminded: Pa
     for one, scored in zip(found, translator.score(sources, [one.text for one in found]), strict=True):
         if scored.tokens == one.tokens:  # else the text has other pieces than were written
             assert one.log_probs == pytest.approx(scored.log_probs, abs=1e-3)
+
+
+def test_the_length_penalty_is_larger_with_examples(toy: Toy, reminded: Path) -> None:
+    for run, changes, penalty in (
+        (reminded, ["search.length_penalty=1.5", "search.examples_penalty=0.25"], 1.75),
+        (reminded, ["search.length_penalty=1.5", "search.examples=0"], 1.5),
+        (toy.attention, ["search.length_penalty=1.5"], 1.5),
+        (f"{toy.attention}+{reminded}", ["search.length_penalty=1.5", "search.examples_penalty=0.25"], 1.75),
+    ):
+        assert Translator.load(run, threads=1).adjusted(changes).settings.length_penalty == penalty
 
 
 def test_an_ensemble_may_have_members_that_look_and_members_that_do_not(toy: Toy, reminded: Path) -> None:
