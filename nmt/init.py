@@ -3,7 +3,7 @@
     write(files, source, target, out) -> its text, with the reasons
 
 Small corpora want fewer pieces, smaller batches and more epochs than large ones (Sennrich and Zhang 2019). The steps of
-`PLANS` for 4,000, 15,000 and 80,000 pairs were measured (docs/quality.md), the last two on short sentences and long
+`PLANS` for 4,000, 15,000 and 80,000 pairs were measured (docs/trials.md), the last two on short sentences and long
 ones, but for 80,000 on short ones alone how many pieces and epochs, dropout and sampling; those for 400,000 pairs once,
 on short sentences; the others follow.
 """

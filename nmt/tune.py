@@ -1,7 +1,7 @@
 """A trained translator learns more pairs: what people corrected on its page, or another kind of text.
 
 Each new pair is seen many times, among others that the model knows already, so that it forgets little of them (Chu et
-al. 2017, section 3). What was measured is in docs/quality.md.
+al. 2017, section 3). What was measured is in docs/trials.md.
 """
 
 from __future__ import annotations
