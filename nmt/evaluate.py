@@ -153,13 +153,18 @@ def run(
     translated = {name: _translate(translator, test) for name, translator in translators.items()} | given
     evaluation = evaluate(test, translated, method)
     if systems:
-        stem, folder = f"evaluation-{reference.stem}" if reference else "evaluation", split(systems[0])[0]
+        stem, folder = f"evaluation{_named(reference)}" if reference else "evaluation", split(systems[0])[0]
         try:
             save(evaluation, folder, translated, stem)
             say(f"written to {folder}: {stem}.json, .txt with the translations" + ", .png" * (test.sources is not None))
         except (CheckpointError, OSError) as error:  # a folder that others share, a full disk: the figures are there
             say(f"warning: the evaluation is not kept: {error}")
     return evaluation
+
+
+def _named(file: Path) -> str:
+    """What tells a test set from others, which are all called test: flores/test.de is -flores-test."""
+    return "".join(f"-{part}" for part in (file.resolve().parent.name, file.stem) if part)
 
 
 def _check_languages(translators: Mapping[str, Translator]) -> None:

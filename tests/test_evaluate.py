@@ -109,8 +109,8 @@ def test_two_systems_are_compared(system: Path, toy: Toy) -> None:
         assert 0 < one["p_value"] <= 1
     assert compared["BLEU"]["baseline_value"] == pytest.approx(scores(found["systems"]["run"])["BLEU"])
     assert compared["BLEU"]["value"] == pytest.approx(scores(found["systems"]["other"])["BLEU"])
-    kept = sorted(file.name for file in system.glob("evaluation*"))
-    assert kept == ["evaluation-test.json", "evaluation-test.png", "evaluation-test.txt"], "not in place of its own"
+    names = [f"evaluation-{toy.corpus.name}-test.{kind}" for kind in ("json", "png", "txt")]
+    assert sorted(file.name for file in system.glob("evaluation*")) == names, "not in place of its own, or of another"
     assert not list(Path(other).glob("evaluation*"))
     text = call("evaluate", "run", "other", *files, "--significance", "randomisation").out
     assert "chrF2: run " in text
