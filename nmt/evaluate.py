@@ -7,7 +7,7 @@ signature that makes it comparable.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Evaluation:
     reports: dict[str, Report]
     parts: dict[str, dict[str, Report]]
     comparisons: list[Comparison]
+    searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the settings of those that searched
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -54,6 +55,7 @@ class Evaluation:
             "systems": {
                 name: report.to_json()
                 | {"parts": {part: one.to_json() for part, one in self.parts.get(name, {}).items()}}
+                | {"search": self.searches.get(name)}
                 for name, report in self.reports.items()
             },
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
@@ -138,7 +140,8 @@ def run(
 ) -> Evaluation:
     """What `nmt evaluate` does: translate with the systems, add the hypothesis files, score all, save beside the first.
 
-    Without files the test set is that of the first system's recipe, and the evaluation the one that `nmt info` shows.
+    Without files the test set is that of the first system's recipe, and the evaluation of a single run the one that
+    `nmt info` shows.
     """
     names = [*systems, *map(str, hypotheses)]
     if not names:
@@ -151,9 +154,10 @@ def run(
     given = {str(file): list(read_lines(file)) for file in hypotheses}
     _check(test, given)  # before the long work
     translated = {name: _translate(translator, test) for name, translator in translators.items()} | given
-    evaluation = evaluate(test, translated, method)
+    searches = {name: translator.settings.model_dump(mode="json") for name, translator in translators.items()}
+    evaluation = replace(evaluate(test, translated, method), searches=searches)
     if systems:
-        stem, folder = f"evaluation{_named(reference)}" if reference else "evaluation", split(systems[0])[0]
+        stem, folder = _stem(systems[0], reference), split(systems[0])[0]
         try:
             save(evaluation, folder, translated, stem)
             say(f"written to {folder}: {stem}.json, .txt with the translations" + ", .png" * (test.sources is not None))
@@ -162,9 +166,11 @@ def run(
     return evaluation
 
 
-def _named(file: Path) -> str:
-    """What tells a test set from others, which are all called test: flores/test.de is -flores-test."""
-    return "".join(f"-{part}" for part in (file.resolve().parent.name, file.stem) if part)
+def _stem(system: str, reference: Path | None) -> str:
+    """Of the files to write: of an ensemble with its members, of another test set with its folder, all being test."""
+    members = split(system)
+    parts = ["evaluation", *(["+".join(one.resolve().name for one in members)] if len(members) > 1 else [])]
+    return "-".join([*parts, *([reference.resolve().parent.name, reference.stem] if reference else [])])
 
 
 def _check_languages(translators: Mapping[str, Translator]) -> None:

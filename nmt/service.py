@@ -110,15 +110,24 @@ class Service:
 
     def _work(self) -> None:
         while questions := self._next():
-            going = [question for question in questions if question.reply.set_running_or_notify_cancel()]
-            try:
-                replies = going[0].kind.answer(self.translator, [one.asked for one in going]) if going else []
-            except BaseException as error:  # whatever it is belongs to those who asked; the thread must live on
-                for question in going:
-                    question.reply.set_exception(error)
-                continue
-            for question, reply in zip(going, replies, strict=True):
-                question.reply.set_result(reply)
+            self._answer([question for question in questions if question.reply.set_running_or_notify_cancel()])
+
+    def _answer(self, questions: Sequence[_Question]) -> None:
+        try:
+            replies = questions[0].kind.answer(self.translator, [one.asked for one in questions]) if questions else []
+        except NmtError as error:  # one of them cannot be answered, and the others should not learn why
+            if len(questions) == 1:
+                questions[0].reply.set_exception(error)
+            else:
+                for question in questions:
+                    self._answer([question])
+            return
+        except BaseException as error:  # whatever it is belongs to those who asked; the thread must live on
+            for question in questions:
+                question.reply.set_exception(error)
+            return
+        for question, reply in zip(questions, replies, strict=True):
+            question.reply.set_result(reply)
 
     def _next(self) -> list[_Question]:
         """The oldest question and those that can be answered with it; none once it is closed."""

@@ -76,7 +76,8 @@ def test_json_has_everything_and_nothing_else(system: Path) -> None:
     assert found == json.loads((system / "evaluation.json").read_text())
     assert list(found) == ["test", "sentences", "systems", "comparisons"]
     report = found["systems"]["run"]
-    assert set(report) == {"scores", "length_ratio", "by_length", "best", "worst", "parts"}
+    assert set(report) == {"scores", "length_ratio", "by_length", "best", "worst", "parts", "search"}
+    assert report["search"]["beam"] == 2
     assert list(scores(report)) == ["BLEU", "chrF2", "TER", "BLEU lower-cased tokenised"]
     for score in report["scores"]:
         assert score["low"] <= score["value"] <= score["high"] or score["value"] == pytest.approx(score["low"], abs=5)
@@ -127,7 +128,9 @@ def test_an_ensemble_and_a_file_are_systems_too(system: Path, toy: Toy) -> None:
     assert scores(found["systems"]["file.de"])["BLEU"] == pytest.approx(100)
     assert scores(found["systems"]["file.de"])["TER"] == 0
     assert len(found["comparisons"]) == 3
-    assert (system / "evaluation.json").is_file()
+    assert found["systems"]["file.de"]["search"] is None
+    kept = sorted(file.name for file in system.glob("evaluation*"))
+    assert kept == [f"evaluation-run+other.{kind}" for kind in ("json", "png", "txt")], "not in place of its own"
 
 
 def test_a_file_alone(toy: Toy) -> None:

@@ -90,6 +90,19 @@ def test_an_error_is_told_to_those_who_asked_and_the_work_goes_on() -> None:
         assert service.translate(["good"])[0].result(30).text == "GOOD"
 
 
+def test_an_error_is_told_to_nobody_else_whose_question_was_taken_with_it() -> None:
+    slow = Slow()
+    with Service(slow) as service:  # type: ignore[arg-type]
+        first = service.translate(["a"])[0]
+        while service._waiting:
+            pass
+        good, bad, other = (service.translate([line])[0] for line in ("good", "bad", "other"))
+        slow.go.set()
+        assert [one.result(30).text for one in (first, good, other)] == ["A", "GOOD", "OTHER"]
+        with pytest.raises(CallError, match="bad line"):
+            bad.result(30)
+
+
 def test_what_is_called_off_is_not_translated() -> None:
     slow = Slow()
     with Service(slow) as service:  # type: ignore[arg-type]
