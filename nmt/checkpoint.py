@@ -9,7 +9,8 @@
     metrics.jsonl        one line per report of the training
     training/state.pt    weights, optimiser, random states, position: to resume
 
-Every file is replaced in one piece, so that whatever kills the process leaves a folder that works. Loading runs no
+Every file is replaced in one piece, so that whatever kills the process leaves a folder that works; of metrics.jsonl,
+which grows, a last line cut short is left out. Loading runs no
 code from the folder: safetensors, and `weights_only=True` for the training state.
 """
 

@@ -63,6 +63,7 @@ __all__ = [
 
 VERSION = 1  # raise it when the same files would give other pairs
 ALSO = {"valid": ("validation", "dev")}  # other names of a split
+HOLD_OUT = ", or have it taken out of train: data.hold_out"
 
 
 class MissingCorpusError(DataError):
@@ -137,10 +138,12 @@ def load(
     hub: str | None = None,
     hub_config: str | None = None,
     columns: tuple[str, str] | None = None,
+    key: str = "data.path",
 ) -> Corpus:
     """The pairs of one split, from the cache where nothing has changed.
 
-    `path` is a folder, looked for as it is, under $NMT_DATA and under data/; `split` is a stem in it (`train` for
+    `path` is a folder, looked for as it is, under $NMT_DATA and under data/, an absolute one there by its last part, so
+    that a run may move to another machine; `key` is what the recipe calls it. `split` is a stem in it (`train` for
     train.en and train.de, or train.tsv, ...), the name of one file, or two names, in it or where the command runs. A
     `path` that is a file is the split `train`, its neighbours the others. Where there is no such folder, `split` is
     one of the data set `hub`.
@@ -155,21 +158,23 @@ def load(
         return _from_hub(hub, hub_config, split, (source, target), columns)
     if not path:
         raise DataError(f"data.path: name the folder where {split} is, or a hub data set in data.hub")
-    raise _missing(path)
+    raise _missing(path, key)
 
 
-def locate(path: str) -> Path:
-    """Where the folder or file `data.path` names lies. Raises MissingCorpusError."""
+def locate(path: str, key: str | None = "data.path") -> Path:
+    """Where the folder or file lies that `key` names, or a command where that is None. Raises MissingCorpusError."""
     found = _place(path)
     if found is None:
-        raise _missing(path)
+        raise _missing(path, key)
     return found
 
 
-def _missing(path: str) -> MissingCorpusError:
-    places = ", ".join(map(str, _places(path)))
+def _missing(path: str, key: str | None) -> MissingCorpusError:
+    looked = f"no '{path}': looked for {', '.join(map(str, _places(path)))}"
     return MissingCorpusError(
-        f"data.path: no '{path}': looked for {places}: put the corpus there, or set $NMT_DATA or data.path"
+        f"{key}: {looked}: put the corpus there, or set $NMT_DATA or {key}"
+        if key
+        else f"{looked}: name a file that is there"
     )
 
 
@@ -263,7 +268,10 @@ def quiet() -> None:
 def _places(path: str) -> list[Path]:
     """Where a corpus may lie, in the order of looking."""
     folders = [Path(), Path(os.environ["NMT_DATA"])] if os.environ.get("NMT_DATA") else [Path()]
-    return list(dict.fromkeys(folder / Path(path).expanduser() for folder in [*folders, Path("data")]))
+    place = Path(path).expanduser()
+    by_name = [Path(place.name)] if place.is_absolute() else []
+    found = [folder / one for one in [place, *by_name] for folder in [*folders, Path("data")]]
+    return [one for one in dict.fromkeys(found) if one not in by_name]
 
 
 def _place(path: str) -> Path | None:
@@ -291,7 +299,8 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair) -> list[Pat
     raise MissingSplitError(
         f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
         f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in data.{split}"
-        + ("" if split == "train" else ", or have it taken out of train: data.hold_out")
+        + HOLD_OUT
+        * (split != "train")
     )
 
 
@@ -310,7 +319,8 @@ def _from_hub(hub: str, config: str | None, split: str, languages: Pair, columns
     name = f"hub data set '{hub}', split '{split}'"
     names = pick(table.data.slice(0, 0).flatten().column_names, languages, columns, name)
     batches = table.with_format("arrow").iter(batch_size=1000)
-    stamp = _fingerprint([Path(file["filename"]) for file in table.cache_files], *names)
+    # a slice lies in the file of the whole split
+    stamp = _fingerprint([Path(file["filename"]) for file in table.cache_files], *names, hub, config, split)
     return stored(partial(table_pairs, batches, names, name), name, stamp)
 
 
@@ -327,7 +337,7 @@ def _fetched(hub: str, config: str | None, split: str) -> Any:
             if not (isinstance(error, ValueError) and "nknown split" in str(error)):
                 raise MissingCorpusError(_refusal(hub, error)) from None
             available = str(error)
-    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}")
+    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}{HOLD_OUT * (split != 'train')}")
 
 
 def _refusal(hub: str, error: Exception) -> str:

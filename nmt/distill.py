@@ -22,9 +22,9 @@ from nmt import checkpoint
 from nmt.corpus import Corpus, MissingSplitError
 from nmt.errors import CallError, CheckpointError
 from nmt.formats import Pair
-from nmt.material import load_split
+from nmt.material import known, lineage, load_split
 from nmt.progress import Bar
-from nmt.recipe import Data, Recipe, changed, dump
+from nmt.recipe import Data, Recipe, changed, dump, setting
 from nmt.translate import Translator
 
 RECIPE = "student.yaml"
@@ -55,7 +55,7 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None, nbes
     journal = out / MADE
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not journal.is_file()):
         raise CallError(f"{out} exists: choose another folder with --out, or remove it")
-    data = teacher.recipe.data
+    data = known(teacher.recipe)
     languages = (data.source, data.target)
     if back and (back.recipe.data.target, back.recipe.data.source) != languages:
         other = back.recipe.data
@@ -79,10 +79,9 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None, nbes
 def _student(recipe: Recipe, out: Path) -> Recipe:
     """The recipe that made the teacher, for the files in `out`; where it was tuned, the one that it had before."""
     name = f"{recipe.name}-student"
-    while recipe.data.mix is not None and recipe.training.init_from is not None:
-        recipe = checkpoint.read(Path(recipe.training.init_from)).recipe
+    *_, recipe = lineage(recipe)
     own = {"name": name, "data.path": str(out.resolve()), **{f"data.{split}": split for split in SPLITS}}
-    return changed(recipe, [*PLAIN, *OWN, *(f"{key}={json.dumps(value)}" for key, value in own.items())])
+    return changed(recipe, [*PLAIN, *OWN, *(setting(key, value) for key, value in own.items())])
 
 
 def _splits(data: Data) -> Iterator[tuple[str, Corpus]]:

@@ -34,7 +34,7 @@ from nmt.context import Bridge
 from nmt.decoder import Decoder
 from nmt.encoder import Encoder
 from nmt.errors import CallError
-from nmt.material import load_split
+from nmt.material import known, load_split
 from nmt.model import Seq2Seq
 from nmt.portable import DECODER, ENCODER, GREEDY, MISSING, SHARED, SHORTLIST
 from nmt.progress import say
@@ -96,7 +96,7 @@ def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0)
 
 def _lexicon(recipe: Recipe, member: Member, count: int) -> dict[str, Tensor]:
     """The tables that a shortlist is made from, learnt from the training pairs."""
-    pairs = load_split(recipe.data, "train")
+    pairs = load_split(known(recipe), "train")
     say("learning which pieces become which")
     rows = np.random.default_rng(0).permutation(len(pairs))[:LEARNT_FROM].tolist()  # from all over the corpus
     sides = ((member.source, pairs.source), (member.target, pairs.target))

@@ -42,6 +42,10 @@ _CODES = ("bpt", "ept", "ph", "it", "ut")  # TMX 1.4b, section 3.4: native codes
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
+class MissingColumnsError(DataError):
+    """A table has no columns of the names that were looked for."""
+
+
 def read_pairs(files: Sequence[Path], languages: Pair, columns: Pair | None = None) -> Iterator[Pair]:
     """The sentence pairs of two text files (source, target) or of one file of another format.
 
@@ -110,12 +114,12 @@ def unpacked(name: str) -> str:
 
 
 def pick(names: Collection[str], languages: Pair, columns: Pair | None, where: str) -> Pair:
-    """Which of the columns `names` hold source and target. Raises DataError where none do."""
+    """Which of the columns `names` hold source and target. Raises MissingColumnsError where none do."""
     found = _find(names, languages, columns)
     if found:
         return found
     wanted = columns or languages
-    raise DataError(
+    raise MissingColumnsError(
         f"{where}: no columns '{wanted[0]}' and '{wanted[1]}' among {', '.join(names) or 'none'}: "
         "name the two in data.columns"
     )

@@ -9,10 +9,11 @@ import contextlib
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ from nmt import checkpoint, corpus, holdout, lexicon, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
 from nmt.errors import CheckpointError, RecipeError
+from nmt.formats import MissingColumnsError
 from nmt.group import ALONE, Group
 from nmt.progress import say
 from nmt.recipe import Data, Recipe, TranslationTraining
@@ -38,8 +40,33 @@ def load_split(data: Data, split: str) -> Corpus:
     found = _split(data, split)
     if split != "train" or not data.extra:
         return found
-    extra = [corpus.load("train", data.source, data.target, path) for path in data.extra]
-    return corpus.mixed(found, extra, data.extra_times, data.mix)
+    return corpus.mixed(found, [extra(data, path) for path in data.extra], data.extra_times, data.mix)
+
+
+def extra(data: Data, path: str) -> Corpus:
+    """The pairs of an extra file, which may have the columns of the others, or those of corrections."""
+    with contextlib.suppress(MissingColumnsError):
+        return corpus.load("train", data.source, data.target, path, columns=data.columns, key="data.extra")
+    return corpus.load("train", data.source, data.target, path, key="data.extra")
+
+
+def lineage(recipe: Recipe) -> Iterator[Recipe]:
+    """A recipe and, where it was tuned, those of the runs before it. Raises CheckpointError where one is gone."""
+    yield recipe
+    while recipe.data.mix is not None and recipe.training.init_from is not None:
+        recipe = checkpoint.read(Path(recipe.training.init_from)).recipe
+        yield recipe
+
+
+def known(recipe: Recipe) -> Data:
+    """All that a translator has learnt from, each pair once: also what it knew before it was tuned."""
+    found: list[str] = []
+    try:
+        for one in lineage(recipe):
+            found = [*one.data.extra, *found]
+    except CheckpointError as error:
+        say(f"warning: what it learnt as data.extra before it was tuned is left out: {error}")
+    return recipe.data.model_copy(update={"extra": tuple(found), "extra_times": 1, "mix": None})
 
 
 def _split(data: Data, split: str) -> Corpus:

@@ -9,6 +9,7 @@ with another `task` than translation has other sections: their shape says which,
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -384,6 +385,11 @@ def changed(recipe: R, changes: Iterable[str]) -> R:
     for change in changes:
         _set(content, change)
     return parse_as(type(recipe), content, "--set")
+
+
+def setting(key: str, value: object) -> str:
+    """A change for `changed` that gives a key this value, whatever is in it."""
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 def differences(old: AnyRecipe, new: AnyRecipe) -> list[str]:

@@ -6,21 +6,19 @@ people corrected for instance, have a say after as long as they take to read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nmt import checkpoint, hardware
+from nmt import checkpoint, corpus, hardware
 from nmt.data import Array, Batch, Batches, TrainingSet
 from nmt.errors import CallError
 from nmt.examples import FILE, Compressed, Examples, stamped
-from nmt.material import gather
+from nmt.material import gather, known
 from nmt.model import Seq2Seq
 from nmt.progress import Bar, say
-from nmt.recipe import changed
 from nmt.tokenizer import PAD
 from nmt.translate import Member
 
@@ -40,8 +38,9 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
     machine = hardware.choose()
     member = Member.load(saved, machine)
     assert isinstance(member.model, Seq2Seq)
-    extra = [*saved.recipe.data.extra, *map(str, files)]
-    recipe = changed(saved.recipe, [f"data.extra={json.dumps(extra)}", "data.extra_times=1", "data.mix=null"])
+    data = known(saved.recipe)
+    data = data.model_copy(update={"extra": (*data.extra, *(str(corpus.locate(str(file), None)) for file in files))})
+    recipe = saved.recipe.model_copy(update={"data": data})
     material = gather(recipe, (member.source, member.target))
     say(f"reading {material.filtered}")
     with checkpoint.locked(folder):

@@ -6,6 +6,7 @@ The run folder is the model folder (see `nmt.checkpoint`), with `curves.png` bes
 from __future__ import annotations
 
 import contextlib
+import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -142,6 +143,9 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
             stack.enter_context(checkpoint.locked(folder))
         group.same(None)  # the others wait until it is settled that there is something to train
         state = checkpoint.read_state(folder) if resume else None
+        if state is None and (folder / checkpoint.WEIGHTS).is_file():
+            _stateless(folder, recipe)
+            return folder
         if state is not None and _finished(folder, state, recipe):
             return folder
         if resume and state is None:
@@ -155,6 +159,8 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group:
     hardware = choose(settings.device, settings.precision, settings.threads)
     say(f"on {hardware}" + (f", {group.size} processes" if group.size > 1 else ""))
     job = _job(recipe, hardware, folder if state is not None else None, group)
+    if state is not None:
+        _same_corpus(folder, job)
     if group.first:
         _start(folder, recipe, job, hardware, fresh=state is None)
     trainer = Trainer(
@@ -212,6 +218,30 @@ def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
         )
 
 
+def _stateless(folder: Path, recipe: AnyRecipe) -> None:
+    """Says that a model without its training state has finished; raises CallError for one that has not."""
+    epochs = checkpoint.read_recipe(type(recipe), folder).training.epochs
+    if not checkpoint.read_json(folder / checkpoint.INFO).get("finished") or recipe.training.epochs > epochs:
+        raise CallError(
+            f"{folder} has a model but no {checkpoint.STATE} to go on from: put that back, or choose another --out"
+        )
+    say(f"{folder}: training has finished already")
+
+
+def _same_corpus(folder: Path, job: Job[Any]) -> None:
+    """Raises CallError where the corpus is not what the run began with: what follows would be other batches."""
+    before, now = (
+        checkpoint.read_json(folder / checkpoint.INFO).get("data", {}),
+        json.loads(json.dumps(job.info["data"])),
+    )
+    different = [f"{key} {before[key]}, now {now[key]}" for key in now if key in before and before[key] != now[key]]
+    if different:
+        raise CallError(
+            f"{folder}: its corpus is not what it was when training began ({different[0]}): put that back to go on, "
+            f"or train elsewhere with --out"
+        )
+
+
 def _finished(folder: Path, state: Mapping[str, Any], recipe: AnyRecipe) -> bool:
     """Whether there is nothing left to train; says so."""
     info = checkpoint.read_json(folder / checkpoint.INFO)
@@ -251,8 +281,7 @@ def _start(folder: Path, recipe: AnyRecipe, job: Job[Any], hardware: Hardware, f
         checkpoint.update_info(folder, {"finished": False})
     checkpoint.write_recipe(folder, recipe)
     if fresh:
-        for stale in (checkpoint.METRICS, checkpoint.WEIGHTS):
-            (folder / stale).unlink(missing_ok=True)  # of a run killed before its first checkpoint
+        (folder / checkpoint.METRICS).unlink(missing_ok=True)  # of a run killed before its first checkpoint
         for name, content in job.files.items():
             checkpoint.write_bytes(folder / name, content)
         checkpoint.write_json(folder / checkpoint.INFO, _facts(hardware) | dict(job.info))

@@ -135,6 +135,7 @@ class Trainer(Generic[B]):
         if self.position.updates == 0 and self.group.first:
             with self._averaged():
                 self.validate(True)
+            self.save()  # so that there are never weights without a state
         with self._catching_signals(), Bar("training", self.settings.epochs) as self.bar:
             while self.position.epoch < self.settings.epochs and not self._out_of_patience():
                 self._epoch()
@@ -344,6 +345,8 @@ class Trainer(Generic[B]):
         """Go on from a training state that `save` wrote."""
         self.position = Position(**state["position"])
         self.position.finished = False
+        if self.position.batch > self.stream.batches(self.position.epoch):
+            raise ValueError("its corpus was larger")
         self.window = Window(**state["window"])
         for name, weight in self.weights.items():
             weight.copy_(state["weights"][name])

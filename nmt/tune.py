@@ -6,15 +6,14 @@ al. 2017, section 3). What was measured is in docs/trials.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nmt import checkpoint, corpus, run
+from nmt import checkpoint, corpus, material, run
 from nmt.corpus import Corpus
 from nmt.errors import CallError
 from nmt.progress import say
-from nmt.recipe import changed
+from nmt.recipe import Recipe, changed, setting
 from nmt.translate import Translator
 
 SETTINGS = (
@@ -43,18 +42,23 @@ def tune(
     recipe = checkpoint.read(old).recipe
     if not files:
         raise CallError("nothing to learn from: name a file of sentence pairs")
-    pairs = [corpus.load("train", recipe.data.source, recipe.data.target, str(file)) for file in files]
+    places = [str(corpus.locate(str(file), None).resolve()) for file in files]  # found from any folder later
+    pairs = [material.extra(recipe.data, place) for place in places]
     count = sum(map(len, pairs))
     first = next((pair for one in pairs for pair in zip(one.source[:1], one.target[:1], strict=True)), None)
     if first:
         say(f"{count:,} pairs to learn, {recipe.data.source} to {recipe.data.target}, first: {first[0]} → {first[1]}")
+    new = folder or old.resolve().with_name(f"{old.resolve().name}-tuned")
+    times = max(LEAST, min(MOST, SEEN // max(1, count)))
+    if resume and (new / checkpoint.RECIPE).is_file():  # if there are others now, it is better said of the pairs
+        times = checkpoint.read_recipe(Recipe, new).data.extra_times
     own = {
-        "training.init_from": str(old),
-        "data.extra": [str(file) for file in files],
-        "data.extra_times": max(LEAST, min(MOST, SEEN // max(1, count))),
+        "training.init_from": str(old.resolve()),
+        "data.extra": places,
+        "data.extra_times": times,
     }
-    settings = [*SETTINGS, *(f"{key}={json.dumps(value)}" for key, value in own.items()), *changes]
-    new = run.train(changed(recipe, settings), folder or old.with_name(f"{old.name}-tuned"), resume)
+    settings = [*SETTINGS, *(setting(key, value) for key, value in own.items()), *changes]
+    run.train(changed(recipe, settings), new, resume)
     _tell(pairs, *(run.translator(str(one)) for one in (old, new)))
     return new
 

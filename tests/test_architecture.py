@@ -72,7 +72,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "remember": (
         7,
-        {"checkpoint", "data", "examples", "hardware", "material", "model", "progress", "recipe", "tokenizer"}
+        {"checkpoint", "corpus", "data", "examples", "hardware", "material", "model", "progress", "tokenizer"}
         | {"translate"},
     ),
     "distill": (7, {"checkpoint", "corpus", "formats", "material", "progress", "recipe", "translate"}),
@@ -94,7 +94,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "material": (
         4,
-        {"checkpoint", "group", "corpus", "data", "holdout", "lexicon", "progress", "recipe", "starter", "tokenizer"},
+        {"checkpoint", "group", "corpus", "data", "formats", "holdout", "lexicon", "progress", "recipe", "starter"}
+        | {"tokenizer"},
     ),
     "validation": (7, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "job": (4, {"loss", "trainer"}),
@@ -121,7 +122,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         | {"translation"}
         | SHAPES,
     ),
-    "tune": (10, {"checkpoint", "corpus", "progress", "recipe", "run", "translate"}),
+    "tune": (10, {"checkpoint", "corpus", "material", "progress", "recipe", "run", "translate"}),
     "evaluate": (7, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate"}),
     "report": (5, {"checkpoint", "corpus", "data", "examples", "material", "model", "recipe"}),
     "explain": (7, {"tokenizer", "translate"}),

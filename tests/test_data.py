@@ -23,7 +23,7 @@ from nmt import corpus, data, formats, material
 from nmt.corpus import Corpus, MissingSplitError
 from nmt.data import Batches, Filtered, Ragged
 from nmt.errors import DataError
-from nmt.recipe import load
+from nmt.recipe import Data, load
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer, train
 
 REAL = Path(os.environ.get("NMT_DATA") or "nowhere")
@@ -355,6 +355,21 @@ def test_a_path_is_looked_for_here_under_nmt_data_and_under_data(
     assert pairs_of(corpus.load("train", "en", "de", "set")) == [("a", "b")]
 
 
+@pytest.mark.parametrize("place", ["shelf/set", "here/data/set"])
+def test_a_corpus_that_lay_elsewhere_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("NMT_DATA", str(tmp_path / "shelf"))
+    before = tmp_path / "before" / "set"
+    write(tmp_path / "here" / "set" / "train.tsv", "x\ty\n")  # which lies where the command runs by chance
+    with pytest.raises(DataError, match=rf"no '{before}': looked for {before}, {tmp_path}/shelf/set, data/set: "):
+        corpus.load("train", "en", "de", str(before))
+    write(tmp_path / place / "train.tsv", "a\tb\n")
+    assert pairs_of(corpus.load("train", "en", "de", str(before))) == [("a", "b")]
+    write(before / "train.tsv", "c\td\n")
+    assert pairs_of(corpus.load("train", "en", "de", str(before))) == [("c", "d")]
+
+
 def test_a_corpus_that_is_nowhere_is_an_error_that_names_the_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +420,25 @@ def test_extra_pairs_may_be_there_several_times() -> None:
     assert found.name == "train and extra"
 
 
+def test_extra_pairs_have_the_columns_of_the_others_or_those_of_corrections(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "train.tsv", "German\tEnglish\na\tb\n")
+    write(tmp_path / "same.tsv", "German\tEnglish\nc\td\n")
+    write(tmp_path / "corrections.tsv", "de\ten\te\nf\tg\th\n")
+    write(tmp_path / "plain.en", "i\n")
+    write(tmp_path / "plain.de", "j\n")
+    (tmp_path / "both").mkdir()
+    for language in ("en", "de"):
+        (tmp_path / f"plain.{language}").rename(tmp_path / "both" / f"train.{language}")
+    files = [str(tmp_path / name) for name in ("same.tsv", "corrections.tsv", "both")]
+    found = Data(
+        source="en", target="de", path=str(tmp_path / "set"), columns=("English", "German"), extra=tuple(files)
+    )
+    assert pairs_of(material.load_split(found, "train")) == [("b", "a"), ("d", "c"), ("g", "f"), ("i", "j")]
+    missing = found.model_copy(update={"extra": ("nowhere.tsv",)})
+    with pytest.raises(DataError, match=r"data\.extra: no 'nowhere\.tsv': looked for .*: put .* or set .* data\.extra"):
+        material.load_split(missing, "train")
+
+
 @pytest.mark.parametrize("name", ["valid", "validation", "dev"])
 def test_the_validation_set_has_three_names(tmp_path: Path, name: str) -> None:
     write(tmp_path / f"{name}.en", "a\n")
@@ -449,7 +483,7 @@ def test_a_hub_data_set_stands_in_for_a_folder_that_is_not_there(tmp_path: Path)
     assert pairs_of(found) == [("a", "b"), ("c d", "e")]
     assert pairs_of(corpus.load("train", "de", "en", hub=hub)) == [("b", "a"), ("e", "c d")]
     assert pairs_of(corpus.load("valid", "en", "de", hub=hub)) == [("a", "b")]
-    with pytest.raises(MissingSplitError, match=r"org-set.*test.*train"):
+    with pytest.raises(MissingSplitError, match=r"org-set.*test.*train.*data\.hold_out"):
         corpus.load("test", "en", "de", hub=hub)
     with pytest.raises(DataError, match=r"no columns 'en' and 'fr' among translation\.\w\w.*data\.columns"):
         corpus.load("train", "en", "fr", hub=hub)
@@ -461,6 +495,12 @@ def test_a_hub_data_set_with_columns(tmp_path: Path) -> None:
     write(tmp_path / "set" / "train.parquet", parquet_bytes({"q": ["a", None], "n": [1, 2], "r": ["b", "c"]}))
     found = corpus.load("train", "en", "de", hub=str(tmp_path / "set"), columns=("q", "r"))
     assert pairs_of(found) == [("a", "b"), ("", "c")]
+
+
+def test_slices_of_a_hub_split_are_told_apart(tmp_path: Path) -> None:
+    hub = hub_folder(tmp_path / "org-set")
+    one, two = (corpus.load(part, "en", "de", hub=hub) for part in ("train[:1]", "train[1:]"))
+    assert (pairs_of(one), pairs_of(two)) == ([("a", "b")], [("c d", "e")])
 
 
 def test_files_go_before_the_hub(tmp_path: Path) -> None:

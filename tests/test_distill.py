@@ -149,6 +149,9 @@ def test_the_student_of_a_tuned_one_trains_as_what_was_tuned(toy: Toy, tmp_path:
     assert student.name == "toy-student"
     assert student.data.drop_duplicates
     assert not student.data.extra
+    made = (tmp_path / "it's: # taught" / "train.en").read_text().splitlines()
+    given = (toy.corpus / "train.en").read_text().splitlines()
+    assert set(made) == {*given, *(source for source, _ in pairs(3, seed=5))}, "not only what was drawn"
 
 
 def test_another_teacher_does_not_go_on_with_what_one_began(toy: Toy, tmp_path: Path) -> None:

@@ -240,6 +240,28 @@ def test_a_correction_has_a_say_without_training(reminded: Path, tmp_path: Path)
     assert likely() == pytest.approx(before, abs=1e-4)
 
 
+def test_a_tuned_model_reads_what_it_knew_before(toy: Toy, tmp_path: Path) -> None:
+    files = []
+    for number, name in enumerate(("first", "then", "read")):
+        file = write_lines(tmp_path / f"{name}.tsv", ["en\tde", *map("\t".join, pairs(4 + number, seed=50 + number))])
+        files.append(file)
+    once, again = tmp_path / "once", tmp_path / "again"
+    assert call("tune", toy.attention, files[0], "--out", once).status == 0
+    assert call("tune", once, files[1], "--out", again).status == 0
+    found = call("remember", again, files[2])
+    assert found.status == 0, found.err
+    texts = [(toy.corpus / f"train.{language}").read_text().splitlines() for language in ("en", "de")]
+    own = set(zip(*texts, strict=True)).union(*(pairs(4 + number, seed=50 + number) for number in range(3)))
+    assert f"{len(own)} pairs" in found.err
+    shutil.rmtree(once)
+    found = call("remember", again)
+    assert found.status == 0, found.err
+    assert f"warning: what it learnt as data.extra before it was tuned is left out: {once}: no such model folder" in (
+        found.err
+    )
+    assert "nowhere.tsv': looked for" in call("remember", again, "nowhere.tsv").error
+
+
 def test_a_model_trained_on_has_to_read_again(reminded: Path, tmp_path: Path) -> None:
     shutil.copytree(reminded, folder := tmp_path / "run")
     epochs = checkpoint.read(folder).recipe.training.epochs

@@ -27,6 +27,7 @@ from toy import (
     metrics,
     pairs,
     until,
+    write_lines,
     write_recipe,
     write_split,
 )
@@ -301,6 +302,7 @@ def test_stopped_before_any_checkpoint_it_starts_from_the_beginning(whole: Whole
     child.kill(signal.SIGKILL)
     assert child.wait().status == -signal.SIGKILL
     shutil.rmtree(folder / "training", ignore_errors=True)  # in case it was that quick
+    (folder / "model.safetensors").unlink(missing_ok=True)
     (folder / ".model.safetensors.abc.part").write_bytes(b"half")
     (folder / ".mine").write_text("mine")
     result = call("translate", folder, stdin="kala\n")
@@ -331,6 +333,39 @@ def test_a_warmup_longer_than_the_training_is_said(toy: Toy) -> None:
     said = call("train", toy.recipe, *quick, "--set", "training.warmup=500").err
     assert re.search(r"warning: .* rises for training\.warmup=500 of \d+ updates, too long", said)
     assert "training.warmup" not in call("train", toy.recipe, *quick[:2], "--out", "other").err
+
+
+def test_a_model_is_not_lost_with_its_training_state(whole: Whole) -> None:
+    folder = Path(shutil.copytree(whole.folder, "run"))
+    shutil.rmtree(folder / "training")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    resume = ["train", whole.recipe, "--out", folder, "--resume"]
+    result = call(*resume)
+    assert result.status == 0
+    assert "run: training has finished already" in result.err
+    result = call(*resume, "--set", "training.epochs=9")
+    assert result.status == 2
+    assert (
+        "run has a model but no training/state.pt to go on from: put that back, or choose another --out" in result.error
+    )
+    checkpoint.update_info(folder, {"finished": False})
+    assert call(*resume).status == 2
+    checkpoint.update_info(folder, {"finished": True})
+    assert before == {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_run_does_not_go_on_with_another_corpus(whole: Whole, corpus: Path) -> None:
+    other = Path(shutil.copytree(corpus, "corpus"))
+    for language in ("en", "de"):
+        lines = (corpus / f"train.{language}").read_text().splitlines()
+        write_lines(other / f"train.{language}", lines[:150])
+    folder = Path(shutil.copytree(whole.folder, "run"))
+    recipe = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(recipe.replace(str(corpus), str(other.resolve())))
+    result = call("train", folder / "recipe.yaml", "--set", "training.epochs=9", "--out", folder, "--resume")
+    assert result.status == 2
+    assert "run: its corpus is not what it was when training began (train 200, now 150): put that back" in result.error
+    assert json.loads((folder / "model.json").read_text())["finished"], "nothing is touched"
 
 
 def test_resume_of_what_never_began_begins(toy: Toy) -> None:
@@ -392,6 +427,27 @@ def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
     result = call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run")
     assert "run exists: go on with --resume" in result.error
     assert call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run", "--resume").status == 0
+
+
+def test_a_tuning_that_was_stopped_goes_on_with_what_it_began_with(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for source, target in pairs(25, seed=7):
+        corrections.append(Path("corrections"), ("en", "de"), source, target, "toy")
+    tune = ["tune", toy.attention, "corrections/en-de.tsv", "--out", tmp_path / "run", "--set=training.epochs=1"]
+    assert call(*tune).status == 0
+    recipe = checkpoint.read(tmp_path / "run").recipe
+    assert recipe.data.extra_times == 48
+    assert recipe.data.extra == (str(Path("corrections/en-de.tsv").resolve()),)
+    assert call(*tune, "--resume", "--set=training.epochs=2").status == 0
+    corrections.append(Path("corrections"), ("en", "de"), "kala", "fisch fisch", "toy")
+    result = call(*tune, "--resume", "--set=training.epochs=3")
+    assert result.status == 2
+    assert "its corpus is not what it was when training began (train 1400, now 1448): put that back" in result.error
+    monkeypatch.chdir(toy.attention)
+    assert call("tune", ".", recipe.data.extra[0], "--set=training.epochs=1").status == 0
+    assert toy.attention.with_name(f"{toy.attention.name}-tuned").is_dir()
+    shutil.rmtree(toy.attention.with_name(f"{toy.attention.name}-tuned"))
 
 
 def test_what_cannot_be_tuned(toy: Toy) -> None:
