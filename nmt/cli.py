@@ -286,7 +286,7 @@ def tag(
 
     out = _results()
     one = tagger.load(model)
-    for tags in tagger.tag(one, tagger.lines(one, files, _stdin_lines())):
+    for tags in tagger.tag(one, tagger.lines(one, files, [] if files else _stdin_lines())):
         out.write(" ".join(tags) + "\n")
 
 
@@ -461,7 +461,7 @@ def _stdin_lines() -> Iterator[str]:
     from nmt.progress import say
 
     if sys.stdin.isatty():
-        say("type lines to translate; Ctrl-D ends them")
+        say("type lines; Ctrl-D ends them")
     return decode_lines(sys.stdin.buffer, "standard input")
 
 

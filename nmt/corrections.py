@@ -35,11 +35,12 @@ def append(folder: Path, languages: tuple[str, str], source: str, target: str, m
         try:
             if sys.platform != "win32":
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            with open(path, encoding="utf-8") as kept:
-                if any(line.startswith(f"{pair}\t") for line in kept):
-                    return path, False
-            head = "" if os.fstat(handle).st_size else "\t".join([*languages, "time", "model"]) + "\n"
-            os.write(handle, (head + row).encode())
+            kept = path.read_bytes()
+            if any(line.startswith(f"{pair}\t".encode()) for line in kept.splitlines()):
+                return path, False
+            head = "" if kept else "\t".join([*languages, "time", "model"]) + "\n"
+            end = "" if kept.endswith(b"\n") or not kept else "\n"  # which an editor may have left out
+            os.write(handle, (end + head + row).encode())
             os.fsync(handle)
         finally:
             os.close(handle)

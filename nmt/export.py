@@ -34,13 +34,14 @@ from nmt.context import Bridge
 from nmt.decoder import Decoder
 from nmt.encoder import Encoder
 from nmt.errors import CallError
+from nmt.hardware import choose
 from nmt.material import known, load_split
 from nmt.model import Seq2Seq
 from nmt.portable import DECODER, ENCODER, GREEDY, MISSING, SHARED, SHORTLIST
 from nmt.progress import say
 from nmt.recipe import Recipe, changed
 from nmt.tokenizer import EOS, NEVER, UNK
-from nmt.translate import Member, Translator
+from nmt.translate import Member
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -68,7 +69,7 @@ def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0)
     saved = checkpoint.read(folder)
     if saved.exported:
         raise CallError(f"{folder} is exported already: export the run that it comes from")
-    (member,) = Translator.load(str(folder), device="cpu").members
+    member = Member.load(saved, choose("cpu", "float32"))
     assert isinstance(member.model, Seq2Seq)
     try:
         with torch.no_grad():

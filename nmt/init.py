@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from unicodedata import east_asian_width
 
 import yaml
 
@@ -25,6 +26,7 @@ from nmt.checkpoint import replacing
 from nmt.corpus import Corpus
 from nmt.errors import CallError, DataError
 from nmt.formats import READERS, Pair, kind, unpacked
+from nmt.progress import say
 
 SAMPLE = 20_000  # pairs that are looked at
 SEEN = 12_000_000  # words of the target side, over all epochs; up to so many, valid gained (29,000 pairs)
@@ -37,6 +39,8 @@ FEW = "With so few pairs most words are never learnt: a few thousand are worth f
 GUIDED = 0.5  # weight of the lexicon at the start
 SAMPLING = 0.5  # inverse temperature of other segmentations
 LETTERS = 4  # of a piece on average, about
+# letters between two spaces, of which a language that writes them has fewer, Korean too; else letters of a word
+WIDE, NARROW = (6, 1.6), (16, 5.0)  # of Chinese and Japanese; of Thai and Khmer
 VALIDATE = 50  # updates at least, from one validation to the next
 MANY = 1_000  # characters, from which on the rare ones are spelled as bytes
 
@@ -82,6 +86,7 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
         rest = len(pairs) - different
         why = f" (the other {rest:,} have an empty side, two equal ones or one of another pair)" if rest else ""
         raise DataError(f"{pairs.name}: {different} pairs are too few to learn from: find {FEWEST} or more{why}")
+    say(f"{len(pairs):,} pairs, {' to '.join(languages)}, first: {pairs.source[0]} → {pairs.target[0]}")
     held = max(1, min(MOST_HELD, different // HELD)) if _stands_alone(languages, folder) else 0
     text = _text(pairs, languages, folder, names, held)
     recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
@@ -113,12 +118,19 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
 
 def _stands_alone(languages: Pair, folder: Path) -> bool:
     """Whether no valid and test sets lie beside the corpus."""
-    try:
-        for split in ("valid", "test"):
+    missing = []
+    for split in ("valid", "test"):
+        try:
             corpus.load(split, *languages, path=str(folder))
-    except corpus.MissingSplitError:
-        return True
-    return False
+        except corpus.MissingSplitError:
+            missing.append(split)
+    if len(missing) == 1:
+        there = "test" if missing == ["valid"] else "valid"
+        say(
+            f"warning: {folder} has a {there} set but no {missing[0]} set, so both are taken out of the corpus and "
+            f"yours is not read: put {missing[0]}.* beside it"
+        )
+    return bool(missing)
 
 
 def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: int) -> str:
@@ -126,11 +138,11 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: 
     count = len(pairs)
     plan = next(plan for plan in PLANS if count <= plan.pairs)
     sample = pairs.source[:SAMPLE], pairs.target[:SAMPLE]
-    words = [sum(len(line.split()) for line in side) / len(side) for side in sample]
+    words = [_words(side) for side in sample]
     joint = _alike(*sample)
     hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if held else ""
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * max(1.0, words[1])))))
-    pieces = sum(len(line) for line in sample[1]) / len(sample[1]) / LETTERS  # of a target sentence, about
+    pieces = max(words[1], sum(map(len, sample[1])) / len(sample[1]) / LETTERS)  # of a target sentence, about
     updates = count * (pieces + 1) / plan.batch_tokens  # in an epoch
     few = f"\n# {FEW}" if count < FEW_PAIRS else ""
     often = f"\n  validate_every: {VALIDATE}  # updates; an epoch has fewer" if updates < VALIDATE else ""
@@ -169,6 +181,14 @@ training:
 search:
   length_penalty: {1.0 if hard else 1.6}  # larger for longer translations; compare on valid
 """
+
+
+def _words(lines: Sequence[str]) -> float:
+    """Words of a sentence on average, about as many where they are written without spaces."""
+    letters, words = sum(map(len, lines)), sum(len(line.split()) for line in lines)
+    wide = sum(east_asian_width(letter) in "WF" for letter in chain.from_iterable(lines)) > letters / 2
+    spaced, of_a_word = WIDE if wide else NARROW
+    return (letters / of_a_word if letters > spaced * words else words) / len(lines)
 
 
 def _alike(source: Sequence[str], target: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Pictures of a run: curves of training, BLEU by length, an attention map, the lengths of a corpus.
+"""Pictures of a run: curves of training, BLEU by length, an attention map, what was taken for what.
 
 The only module that knows matplotlib. It draws on `Figure` objects, never through pyplot, so there is no global state,
 no window and no backend to choose, and files are written whole or not at all. `attention` is drawn like figure 3 and
@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import cycle, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -166,27 +166,6 @@ def confusion(table: Sequence[Sequence[int]], labels: Sequence[str], path: Path)
     for (row, column), share in np.ndenumerate(shares):
         text = f"{counts[row, column]:,.0f}\n{share:.0%}"
         axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.5 else INK, fontsize=10)
-    _save(figure, path)
-
-
-def histogram(lengths: Mapping[str, Sequence[int]], path: Path, unit: str = "words") -> None:
-    """How long the sentences of each side of a corpus are; the axis ends where the longest 0.5 % begin."""
-    sides = {name: np.asarray(values) for name, values in lengths.items() if len(values)}
-    limit = max((int(np.quantile(values, 0.995)) for values in sides.values()), default=1)
-    width = math.ceil((limit + 1) / 60)
-    edges = np.arange(0, limit + width + 1, width) - 0.5
-    figure = _figure(6.5, 4)
-    axes = figure.subplots()
-    _style(axes, "Length of sentences", unit, "sentences")
-    handles: dict[str, Artist] = {}
-    for colour, (name, values) in zip(cycle(COLOURS), sides.items(), strict=False):
-        counts, _ = np.histogram(values, edges)
-        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.08)
-        label = f"{name}: median {np.median(values):.0f}, longest {values.max():,}"
-        handles[label] = axes.stairs(counts, edges, color=colour, linewidth=1.6)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-    _legend(axes, handles, "upper right")
     _save(figure, path)
 
 

@@ -111,7 +111,8 @@ def data(recipe: Recipe, where: str) -> str:
     except MissingCorpusError as error:
         about = header(find(where))
         raise DataError(f"{error}\n{about}" if about else str(error)) from None
-    lines = [f"train  {material.filtered}"]
+    first = material.corpus.source[0], material.corpus.target[0]
+    lines = [f"first  {' → '.join(first)}", f"train  {material.filtered}"]
     lines += [f"{split:<6} {found}" for split, found in overlaps(recipe, material.corpus, material.valid).items()]
     pieces = {
         f"{recipe.data.source} (source)": material.train.source_lengths,

@@ -97,11 +97,11 @@ def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None, group: Grou
 
 def translator(system: str, changes: Sequence[str] = (), threads: int | None = None) -> Translator:
     """Open a model folder or an ensemble, with `search.x=y` changes and the models that its search names."""
-    one = Translator.load(system, threads=threads).adjusted(changes)
+    one = Translator.load(system, threads=threads, changes=changes)
     if one.settings.language_model is not None:
         from nmt.shapes import language_model
 
-        one.fusion = language_model.fusion(one.settings.language_model)
+        one.fusion = language_model.fusion(one.settings.language_model, str(one.device), threads)
         if one.fusion.fingerprint != one.members[0].target.fingerprint:
             raise CallError(
                 f"search.language_model: {one.settings.language_model} writes other pieces than {system}: "
@@ -109,7 +109,7 @@ def translator(system: str, changes: Sequence[str] = (), threads: int | None = N
             )
     if one.settings.reverse is not None:
         looks = [f"search.examples={one.settings.examples}"]
-        one.back = Translator.load(one.settings.reverse, threads=threads).adjusted(looks)
+        one.back = Translator.load(one.settings.reverse, threads=threads, changes=looks)
         own, other = one.recipe.data, one.back.recipe.data
         if (other.source, other.target) != (own.target, own.source):
             raise CallError(

@@ -161,23 +161,33 @@ class Translator:
                 )
 
     @classmethod
-    def load(cls, folders: str | Path, device: str = "auto", threads: int | None = None) -> Translator:
-        """Open a model folder, or an ensemble written `runs/a+runs/b`. Raises CheckpointError, CallError."""
+    def load(
+        cls, folders: str | Path, device: str = "auto", threads: int | None = None, changes: Sequence[str] = ()
+    ) -> Translator:
+        """Open a model folder, or an ensemble written `runs/a+runs/b`, with `search.x=y` changes to how it searches.
+
+        Raises CheckpointError, CallError, RecipeError.
+        """
         saved = [checkpoint.read(folder) for folder in split(folders)]
         device = "cpu" if any(one.exported for one in saved) else device
         machine = hardware.choose(device, "float32", threads)
-        alone = [Member.load(one, machine) for one in saved]
-        members = [
-            replace(member, examples=Examples.read(one.folder, member.stamp))
-            for member, one in zip(alone, saved, strict=True)
-        ]
-        return cls(members, saved[0].recipe.search, machine.device, saved[0].recipe)
+        members = [Member.load(one, machine) for one in saved]
+        recipe = changed(saved[0].recipe, changes)
+        if recipe.search.examples:
+            members = [
+                replace(member, examples=Examples.read(one.folder, member.stamp))
+                for member, one in zip(members, saved, strict=True)
+            ]
+        return cls(members, recipe.search, machine.device, recipe)
 
     def adjusted(self, changes: Sequence[str]) -> Translator:
         """The same models with `search.x=y` changes to how they search. Raises RecipeError."""
         if not changes:
             return self
-        return Translator(self.members, changed(self.recipe, changes).search, self.device, self.recipe)
+        recipe = changed(self.recipe, changes)
+        other = Translator(self.members, recipe.search, self.device, recipe)
+        other.fusion, other.back = self.fusion, self.back
+        return other
 
     def translate(
         self,

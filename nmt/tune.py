@@ -58,8 +58,9 @@ def tune(
         "data.extra_times": times,
     }
     settings = [*SETTINGS, *(setting(key, value) for key, value in own.items()), *changes]
+    before = run.translator(str(old))  # before the long work, in case it cannot be used
     run.train(changed(recipe, settings), new, resume)
-    _tell(pairs, *(run.translator(str(one)) for one in (old, new)))
+    _tell(pairs, before, run.translator(str(new)))
     return new
 
 

@@ -742,7 +742,8 @@ def test_data_counts_what_is_there(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "toy.yaml", tmp_path / "corpus", settings)
     result = call("data", recipe)
     assert result.status == 0
-    lines = result.out.splitlines()
+    first, *lines = result.out.splitlines()
+    assert first == f"first  {rows[0][0]} → {rows[0][1]}"
     assert lines[0] == ("train  70 of 81 pairs kept, left out: 3 empty, 2 identical, 4 duplicate, 1 long, 1 ratio")
     assert "10 pairs" in lines[1]
     assert re.findall(r"\d+", lines[1]) == ["10", "0", "0"]
@@ -880,7 +881,7 @@ def test_at_a_terminal_it_says_what_it_waits_for(toy: Toy, children: Children) -
     result = children.start("translate", toy.fixed, stdin=Path(os.ttyname(terminal))).wait()
     os.close(keyboard)
     os.close(terminal)
-    assert (result.status, result.err) == (0, "type lines to translate; Ctrl-D ends them\n")
+    assert (result.status, result.err) == (0, "type lines; Ctrl-D ends them\n")
     assert result.out == call("translate", toy.fixed, stdin="kala\n").out
 
 

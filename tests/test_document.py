@@ -116,6 +116,12 @@ def test_corrections_are_a_table_that_can_be_trained_on(tmp_path: Path) -> None:
     assert file.read_text().splitlines()[0] == "en\tde\ttime\tmodel"
     assert list(read_pairs([file], ("en", "de"))) == [(f"One {number}.", "Eins zwei.") for number in range(3)]
     assert corrections.append(folder, ("de", "en"), "Eins", "One", "m")[0].name == "de-en.tsv"
+    edited = folder / "de-en.tsv"
+    edited.write_bytes("de\ten\nGrün\tGreen\told\tm".encode("latin-1"))  # by a program of other habits
+    corrections.append(folder, ("de", "en"), "Zwei", "Two", "m")
+    lines = edited.read_bytes().splitlines()
+    assert lines[1] == "Grün\tGreen\told\tm".encode("latin-1")
+    assert lines[2].startswith(b"Zwei\tTwo\t")
     with pytest.raises(DataError, match="one of them is empty"):
         corrections.append(folder, ("en", "de"), "One", " ", "m")
     (folder / "fr-en.tsv").mkdir()

@@ -270,6 +270,12 @@ def test_a_model_trained_on_has_to_read_again(reminded: Path, tmp_path: Path) ->
     failed = call("translate", folder, stdin="kala juo\n")
     assert failed.status == 1
     assert f"nmt remember {folder}" in failed.error
+    assert call("translate", folder, "--set", "search.examples=0", stdin="kala juo\n").status == 0
+    assert call("export", folder, "--out", tmp_path / "small").status == 0
+    new = write_lines(tmp_path / "new.tsv", ["en\tde", "kala\tfisch"])
+    refused = call("tune", folder, new, "--out", tmp_path / "tuned")
+    assert f"nmt remember {folder}" in refused.error
+    assert not (tmp_path / "tuned").exists(), "said before the long work"
     assert call("remember", folder).status == 0
     assert call("translate", folder, stdin="kala juo\n").status == 0
 

@@ -72,6 +72,36 @@ def test_valid_and_test_beside_the_corpus_are_taken() -> None:
     assert [len(material.load_split(made, split)) for split in ("train", "valid", "test")] == [80, 7, 9]
 
 
+def test_a_valid_set_without_a_test_set_is_not_passed_over_in_silence() -> None:
+    files = [
+        write(f"my/{split}.{side}", count) for split, count in (("train", 80), ("valid", 7)) for side in ("en", "de")
+    ]
+    result = call("init", "--source-file", files[0], "--target-file", files[1], "--out", "my.yaml")
+    assert result.status == 0
+    assert "warning: my has a valid set but no test set, so both are taken out of the corpus" in result.err
+    assert "put test.* beside it" in result.err
+    assert recipe.load("my.yaml").data.hold_out == 4
+
+
+def test_the_first_pair_is_shown_so_that_sides_taken_for_each_other_are_seen() -> None:
+    Path("pairs.tsv").write_text("English\tGerman\n" + "".join(f"{line}\t{line.upper()}S\n" for line in lines(60)))
+    result = call("init", "--file", "pairs.tsv", "--source", "de", "--target", "en", "--out", "my.yaml")
+    assert "61 pairs, de to en, first: English → German" in result.err
+    assert call("data", "my.yaml").out.startswith("first  English → German\n")
+
+
+def test_words_are_counted_where_there_are_no_spaces() -> None:
+    assert init._words(["a small dog runs", "two dogs"]) == 3
+    assert init._words(["Donaudampfschifffahrtsgesellschaft ist lang"]) == 3
+    words = "我 今天 早上 在 市场 买 了 三 个 苹果"
+    assert init._words([words.replace(" ", "") + "。"]) == pytest.approx(len(words.split()), abs=1)
+    assert init._words(["วันนี้ฉันไปตลาดกับแม่ของฉันเพื่อซื้อผลไม้"]) == pytest.approx(10, abs=2)
+
+
+def test_korean_words_have_spaces_between_them() -> None:
+    assert init._words(["나는 오늘 아침 시장에서 사과 세 개를 샀다."]) == 8
+
+
 def test_one_file_of_both_sides_needs_the_languages() -> None:
     rows = [("en", "de"), *((line, line.upper() + "S") for line in lines(60))]
     Path("pairs.tsv").write_text("".join(f"{one}\t{two}\n" for one, two in rows))

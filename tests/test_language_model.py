@@ -25,6 +25,7 @@ from nmt.shapes.language_model import (
     LanguageModel,
     LanguageModelRecipe,
     OneHot,
+    Text,
     along,
     build,
     generate,
@@ -99,6 +100,18 @@ def test_an_epoch_reads_the_stream_in_order_and_each_epoch_is_cut_elsewhere() ->
 def test_a_text_too_short_for_its_chunks_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"60 pieces.*rows=3.*chunk=20"):
         Chunks(torch.arange(60), 3, 20, 1, torch.device("cpu"))
+
+
+def test_a_text_of_just_one_chunk_is_read() -> None:
+    chunks = Chunks(torch.arange(2 * 5 + 1), 2, 5, 1, torch.device("cpu"))
+    assert [chunks.batches(epoch) for epoch in range(3)] == [1, 1, 1]
+    assert chunks.fetch(2, 0).tokens.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def test_a_text_shorter_than_the_rows_it_is_read_in_has_a_figure() -> None:
+    nats, count = Text(torch.tensor([1, 2, 3, 4]), 4).nats(model_of(), rows=8)
+    assert count == 3
+    assert 0 < nats / count < 2 * math.log(9)
 
 
 def test_the_gradient_ends_at_the_chunk_and_the_state_does_not() -> None:

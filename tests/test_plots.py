@@ -145,19 +145,11 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "lengths", [{}, {"en": [], "de": [4]}, {"en": [3, 5, 5, 9], "de": [2] * 5}, {"en": range(1, 3000), "de": [0, 0]}]
-)
-def test_histogram(lengths: dict[str, list[int]], tmp_path: Path) -> None:
-    plots.histogram(lengths, tmp_path / "lengths.png", unit="pieces")
-    pixels(tmp_path / "lengths.png")
-
-
 def test_a_failed_write_leaves_the_old_picture_and_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "new" / "lengths.png"
-    plots.histogram({"en": [1, 2, 3]}, path)
+    path = tmp_path / "new" / "attention.png"
+    plots.attention(["a"], ["b"], np.ones((1, 1)), path)
     before = path.read_bytes()
 
     def fail(self: Figure, file: Path, format: str, facecolor: str) -> None:
@@ -166,13 +158,13 @@ def test_a_failed_write_leaves_the_old_picture_and_no_temporary_file(
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="no space"):
-        plots.histogram({"en": [4, 5, 6]}, path)
+        plots.attention(["c"], ["d"], np.ones((1, 1)), path)
     assert path.read_bytes() == before
     pixels(path)
 
 
 def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
-    plots.histogram({"en": [1]}, tmp_path / "a.png")
+    plots.attention(["a"], ["b"], np.ones((1, 1)), tmp_path / "a.png")
     (tmp_path / "plain").touch()
     assert os.stat(tmp_path / "a.png").st_mode == os.stat(tmp_path / "plain").st_mode
 

@@ -330,6 +330,14 @@ def test_the_source_is_shown_as_it_stands(translator: Translator) -> None:
         assert one.attention.shape == (len(one.tokens) + 1, len(one.source_tokens) + 1)
 
 
+def test_a_change_to_the_search_comes_on_top_of_those_before(toy: Toy) -> None:
+    before = Translator.load(toy.attention, threads=1, changes=["search.beam=2"])
+    before.back = Translator.load(toy.fixed, threads=1)
+    after = before.adjusted(["search.length_penalty=0.3"])
+    assert (before.settings.beam, after.settings.beam, after.settings.length_penalty) == (2, 2, 0.3)
+    assert after.back is before.back
+
+
 # ---- Several models --------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -202,7 +202,8 @@ class Chunks:
     def _offset(self, epoch: int) -> int:
         """Where an epoch begins; 0 where the text has no chunk to spare."""
         spare = min(self.steps, len(self.ids) - 1 - self.rows * self.steps)
-        return int(torch.randint(spare, (1,), generator=torch.Generator().manual_seed(self.seed * 7919 + epoch)))
+        generator = torch.Generator().manual_seed(self.seed * 7919 + epoch)
+        return int(torch.randint(max(1, spare), (1,), generator=generator))
 
 
 class Along:
@@ -289,6 +290,7 @@ class Text:
     def nats(self, model: LanguageModel, rows: int = 1) -> tuple[float, int]:
         """Nats of the whole, and how many pieces that are."""
         if isinstance(self.ids, Tensor):
+            rows = max(1, min(rows, len(self.ids) - 1))
             count = (len(self.ids) - 1) // rows * rows
             return along(model, self.ids, rows) * count, count
         return over(model, self.ids)
@@ -300,8 +302,8 @@ def read(recipe: LanguageModelRecipe, split: str, vocabulary: Characters | Token
     letters = sum(len(line) + 1 for line in found)
     if isinstance(vocabulary, Characters):
         if recipe.data.unit == "stream":
-            text = "\n".join(found) + "\n"
-            return Text(torch.tensor(vocabulary.encode(text)), len(text))
+            ids = np.fromiter(chain.from_iterable(vocabulary.encode(f"{line}\n") for line in found), np.int64)
+            return Text(torch.from_numpy(ids), letters)
         return Text([vocabulary.encode(line) for line in found if line], letters)
     return Text([ids for ids in vocabulary.encode(found) if ids], letters)
 
@@ -392,13 +394,15 @@ class Loaded:
     vocabulary: Characters | Tokenizer
 
 
-def load(folder: Path, changes: Iterable[str] = (), device: str = "auto") -> Loaded:
+def load(folder: Path, changes: Iterable[str] = (), device: str = "auto", threads: int | None = None) -> Loaded:
     """Open a model folder; `changes` are of its search. Raises CheckpointError, RecipeError."""
     saved = checkpoint.read_as(LanguageModelRecipe, folder)
     vocabulary = known(folder)
     model = build(saved.recipe, vocabulary.vocab)
     checkpoint.restore(model, saved.weights(), folder)
-    return Loaded(model.to(choose(device, "float32").device).eval(), changed(saved.recipe, changes), vocabulary)
+    return Loaded(
+        model.to(choose(device, "float32", threads).device).eval(), changed(saved.recipe, changes), vocabulary
+    )
 
 
 def evaluate(folder: Path, changes: Iterable[str] = ()) -> Report:
@@ -410,9 +414,9 @@ def evaluate(folder: Path, changes: Iterable[str] = ()) -> Report:
     return Report(f"{one.recipe.name} test", counts | _figures(nats, count, text.letters))
 
 
-def fusion(folder: str) -> Fusion:
+def fusion(folder: str, device: str, threads: int | None) -> Fusion:
     """A language model of lines as search wants it, to help a translator. Raises CheckpointError, CallError."""
-    one = load(Path(folder))
+    one = load(Path(folder), device=device, threads=threads)
     if isinstance(one.vocabulary, Characters):
         raise CallError(f"search.language_model: {folder} writes characters: train one of lines in the same pieces")
     step = Stepper(one.model.decoder)
