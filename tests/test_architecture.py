@@ -283,31 +283,25 @@ def test_a_library_has_one_door(package: str, users: set[str]) -> None:
     assert found == users
 
 
-def _loaded(code: str) -> tuple[set[str], float]:
-    """The modules that are there after `code` in a fresh process, and the seconds it computed."""
+def _loaded(code: str) -> set[str]:
+    """The modules that are there after `code` in a fresh process."""
     script = (
-        "import sys, time\nbefore = time.process_time()\n"
-        f"try:\n    {code}\nexcept SystemExit: pass\n"
-        "import json\nprint(json.dumps([time.process_time() - before, sorted(sys.modules)]))"
+        f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nimport json\nprint(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    seconds, modules = json.loads(done.stdout.splitlines()[-1])
-    return set(modules), seconds
+    return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_importing_nmt_is_quick_and_brings_in_no_torch() -> None:
-    modules, seconds = _loaded("import nmt")
-    assert not modules & {"torch", "numpy", "datasets", "matplotlib", "typer", "pydantic"}
-    assert seconds < 0.1
+def test_importing_nmt_brings_in_no_torch() -> None:
+    assert not _loaded("import nmt") & {"torch", "numpy", "datasets", "matplotlib", "typer", "pydantic"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
-def test_help_is_quick_and_brings_in_no_torch(arguments: list[str]) -> None:
-    modules, seconds = _loaded(f"sys.argv = {['nmt', *arguments]}; from nmt.cli import main; main()")
+def test_help_brings_in_no_torch(arguments: list[str]) -> None:
+    modules = _loaded(f"sys.argv = {['nmt', *arguments]}; from nmt.cli import main; main()")
     assert not modules & {"torch", "numpy", "datasets", "matplotlib", "yaml"}
-    assert seconds < 0.5
 
 
 def test_the_network_brings_in_neither_pictures_nor_pages_nor_data_sets() -> None:
-    modules, _ = _loaded("import nmt.cells, nmt.attention, nmt.context, nmt.encoder, nmt.decoder, nmt.loss, nmt.search")
+    modules = _loaded("import nmt.cells, nmt.attention, nmt.context, nmt.encoder, nmt.decoder, nmt.loss, nmt.search")
     assert not modules & {"gradio", "matplotlib", "datasets", "pyarrow", "sentencepiece", "pydantic", "sacrebleu"}

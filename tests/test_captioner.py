@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from toy import Children, Toy, call, until
+from toy import Children, Toy, call, kill_midway
 
 from nmt.hardware import Hardware
 from nmt.recipe import parse_as
@@ -293,9 +293,7 @@ def test_a_resumed_run_is_one_that_never_stopped(small: Path, children: Children
     options = ("--set", "training.epochs=3", "--set", "training.checkpoint_minutes=0")
     assert call("train", small, *options, "--out", "whole").status == 0
     child = children.start("train", small, *options, "--out", "broken")
-    until(lambda: Path("broken/training/state.pt").is_file())
-    child.kill(9)
-    child.wait()
+    kill_midway(child, Path("broken"))
     assert call("train", small, *options, "--out", "broken", "--resume").status == 0
     assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from toy import Children, call, until, write_lines, write_recipe
+from toy import Children, call, kill_midway, write_lines, write_recipe
 
 from nmt.attention import Dot
 from nmt.cells import Embedding
@@ -345,9 +345,7 @@ def test_a_resumed_run_is_one_that_never_stopped(films: Path, children: Children
     options = [part for change in changes for part in ("--set", change)]
     assert call("train", films, *options, "--out", "whole").status == 0
     child = children.start("train", films, *options, "--out", "broken")
-    until(lambda: Path("broken/training/state.pt").is_file())
-    child.kill(9)
-    child.wait()
+    kill_midway(child, Path("broken"))
     assert call("train", films, *options, "--out", "broken", "--resume").status == 0
     assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from toy import Children, Toy, call, until
+from toy import Children, Toy, call, kill_midway
 
 from nmt import Translator, run
 from nmt.errors import CallError, RecipeError
@@ -230,9 +230,7 @@ def test_a_resumed_run_is_one_that_never_stopped(lm: Path, children: Children) -
     options = ("--set", "training.epochs=6", "--set", "training.checkpoint_minutes=0")
     assert call("train", lm, *options, "--out", "whole").status == 0
     child = children.start("train", lm, *options, "--out", "broken")
-    until(lambda: Path("broken/training/state.pt").is_file())
-    child.kill(9)
-    child.wait()
+    kill_midway(child, Path("broken"))
     assert call("train", lm, *options, "--out", "broken", "--resume").status == 0
     assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from toy import WORDS, Children, Toy, call, pairs, until, write_lines
+from toy import WORDS, Children, Toy, call, kill_midway, pairs, write_lines
 
 from nmt.errors import RecipeError
 from nmt.recipe import parse_as
@@ -335,10 +335,7 @@ def test_a_resumed_run_is_one_that_never_stopped(tagging: Path, children: Childr
     options = [part for change in changes for part in ("--set", change)]
     assert call("train", tagging, *options, "--out", "whole").status == 0
     child = children.start("train", tagging, *options, "--out", "broken")
-    until(lambda: Path("broken/training/state.pt").is_file())
-    child.kill(9)
-    child.wait()
-    assert not Path("broken/model.json").is_file() or not json.loads(Path("broken/model.json").read_text())["finished"]
+    kill_midway(child, Path("broken"))
     assert call("train", tagging, *options, "--out", "broken", "--resume").status == 0
     assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nmt import cli, material, starter
+from nmt import checkpoint, cli, material, starter
 
 WORDS = {
     "kala": "fisch", "puu": "baum", "talo": "haus", "koira": "hund", "kissa": "katze", "juo": "trinkt",
@@ -250,6 +250,24 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.002)
+
+
+def kill_midway(child: Child, folder: Path) -> None:
+    """Kill a training after some updates, each of which it keeps."""
+    file, seen = folder / checkpoint.STATE, set[int]()
+
+    def several() -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(file.stat().st_mtime_ns)
+        return len(seen) > 2
+
+    until(several)
+    child.kill(9)
+    child.wait()
+    state = checkpoint.read_state(folder)
+    assert state is not None
+    assert state["position"]["updates"] > 0
+    assert not state["position"]["finished"], "else nothing is resumed"
 
 
 @pytest.fixture(scope="session")
