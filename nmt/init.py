@@ -206,13 +206,11 @@ def _rest(pairs: Corpus, held: int) -> Corpus:
 def _tokenizer(pairs: Corpus, wanted: int, joint: bool) -> str:
     """The lines about pieces: as many as are wanted, more for many characters, fewer where so many are not found."""
     sides = [pairs.source[:SAMPLE], pairs.target[:SAMPLE]]
-    many = False
-    for lines in [list(chain(*sides))] if joint else sides:
-        characters = len(set(chain.from_iterable(lines)))
-        many = many or characters > MANY
-        wanted = max(wanted, 2 * characters)
-        while len(pairs) <= SAMPLE and wanted > characters and not _allows(lines, wanted):
-            wanted = wanted * 3 // 4
+    texts = [list(chain(*sides))] if joint else sides
+    characters = max(len(set(chain.from_iterable(lines))) for lines in texts)
+    many, wanted = characters > MANY, max(wanted, 2 * characters)
+    while len(pairs) <= SAMPLE and wanted > characters and not all(_allows(lines, wanted) for lines in texts):
+        wanted = wanted * 3 // 4
     rare = "\n  character_coverage: 0.9995  # the rarest characters are spelled as bytes\n  byte_fallback: true"
     return f"vocab_size: {wanted}  # pieces; of more each is seen less often" + (rare if many else "")
 

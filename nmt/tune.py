@@ -49,7 +49,7 @@ def tune(
     if first:
         say(f"{count:,} pairs to learn, {recipe.data.source} to {recipe.data.target}, first: {first[0]} → {first[1]}")
     new = folder or old.resolve().with_name(f"{old.resolve().name}-tuned")
-    times = max(LEAST, min(MOST, SEEN // max(1, count)))
+    times = repetitions(count)
     if resume and (new / checkpoint.RECIPE).is_file():  # if there are others now, it is better said of the pairs
         times = checkpoint.read_recipe(Recipe, new).data.extra_times
     own = {
@@ -62,6 +62,11 @@ def tune(
     run.train(changed(recipe, settings), new, resume)
     _tell(pairs, before, run.translator(str(new)))
     return new
+
+
+def repetitions(count: int) -> int:
+    """How often each of so many new pairs is seen."""
+    return max(LEAST, min(MOST, SEEN // max(1, count)))
 
 
 def _tell(pairs: Sequence[Corpus], before: Translator, after: Translator) -> None:

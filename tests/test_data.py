@@ -782,12 +782,16 @@ def test_pad() -> None:
 def test_other_segmentations_of_the_same_text() -> None:
     lines = [f"the {word} dogs run over the {word} hills" for word in ("old", "young", "small", "large", "green")]
     real: Tokenizer = train(lines, model="bpe", vocab_size=40)
-    found, _ = data.prepare(corpus.from_pairs(lines, [line.upper() for line in lines], "x"), real, real)
+    loud = [line.upper() for line in lines]
+    other: Tokenizer = train(loud, model="bpe", vocab_size=44)
+    found, _ = data.prepare(corpus.from_pairs(lines, loud, "x"), real, other)
     rows = [4, 0, 2]
     plain, one = found.batch(rows), found.sampled(rows, 7, 0.1)
     assert one.source.tolist() == found.sampled(rows, 7, 0.1).source.tolist()
     assert one.source.tolist() != found.sampled(rows, 8, 0.1).source.tolist()
     assert real.decode(one.source.tolist()) == real.decode(plain.source.tolist()) == [lines[row] for row in rows]
+    assert one.target_out.tolist() != plain.target_out.tolist()
+    assert other.decode(one.target_out.tolist()) == [loud[row] for row in rows]
 
 
 # ---- Batches ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from toy import Toy, call, pairs
 
-from nmt import checkpoint, distill, recipe
+from nmt import checkpoint, distill, material, recipe
 from nmt.recipe import Search
 from nmt.translate import Translator
 
@@ -125,6 +125,21 @@ def test_a_corpus_that_changed_is_not_gone_on_with(toy: Toy, tmp_path: Path) -> 
     (tmp_path / "made.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     found = call("distill", toy.attention, "--out", tmp_path)
     assert (found.status, "other pairs than the teacher's corpus" in found.error) == (2, True)
+
+
+def test_what_was_held_out_of_the_teachers_pairs_is_held_out_of_the_students(toy: Toy, tmp_path: Path) -> None:
+    teacher, out = Path(shutil.copytree(toy.attention, tmp_path / "teacher")), tmp_path / "taught"
+    held = recipe.changed(checkpoint.read(teacher).recipe, ["data.hold_out=5"])
+    checkpoint.write_recipe(teacher, held)
+    assert call("distill", teacher, "--out", out, "--set", "search.method=greedy").status == 0
+    student = recipe.load(out / "student.yaml").data
+    for split in ("train", "valid", "test"):
+        given = material.load_split(held.data, split)
+        own = material.load_split(student, split)
+        if split == "train":
+            assert set(given.source) == set(own.source)
+        else:
+            assert (given.source[:], given.target[:]) == (own.source[:], own.target[:])
 
 
 def test_a_student_trains_on_it(taught: Path, tmp_path: Path) -> None:

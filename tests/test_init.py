@@ -130,6 +130,23 @@ def test_a_small_corpus_gets_no_more_pieces_than_it_allows(count: int) -> None:
     assert 20 < source.vocab <= 1_000
 
 
+def test_many_characters_are_spelled_by_their_bytes_where_they_are_rare() -> None:
+    draw = random.Random(1)
+    letters = [chr(0x4E00 + number) for number in range(1_500)]
+    weights = [1 / (1 + number) for number in range(len(letters))]
+    rows = ["".join(draw.choices(letters, weights, k=12)) for _ in range(3_000)]
+    Path("p.zh").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    words = [[chr(97 + draw.randrange(26)) * draw.randint(1, 2) for _ in range(4)] for _ in range(5_000)]
+    text = "".join(f"{' '.join(map(''.join, draw.choices(words, k=8)))}\n" for _ in rows)
+    Path("p.en").write_text(text, encoding="utf-8")
+    init.write([Path("p.en"), Path("p.zh")], None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml")
+    assert (made.tokenizer.byte_fallback, made.tokenizer.character_coverage) == (True, 0.9995)
+    assert not made.tokenizer.joint
+    _, target = material.train_tokenizers(made, material.load_split(made.data, "train"))
+    assert target.decode(target.encode(["龘" + rows[0]])) == ["龘" + rows[0]], "a letter that it never saw"
+
+
 def test_what_is_held_out_counts_neither_for_pieces_nor_for_repetitions() -> None:
     draw = random.Random(1)
     words = [["".join(draw.choices("abcdefgh", k=6)) for _ in range(8)] for _ in range(60)]

@@ -87,10 +87,11 @@ def test_each_piece_is_aligned_with_what_it_was_written_for() -> None:
     assert strange[0, 1].argmax() == 0
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
+@pytest.fixture(scope="module", params=["letters", "bytes"])
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    spelled = request.param == "bytes"
     lines = ["ein Hund und eine Katze", "zwei Hunde sehen die Katzen", "die Katze sieht einen Hund"] * 5
-    return train(lines, "unigram", 28, 1.0, False, "nmt_nfkc", (), 1)
+    return train(lines, "unigram", 28 + 256 * spelled, 1.0, spelled, "nmt_nfkc", (), 1)
 
 
 def test_a_shortlist_begins_with_the_special_pieces_and_can_spell(tokenizer: Tokenizer) -> None:
@@ -101,5 +102,6 @@ def test_a_shortlist_begins_with_the_special_pieces_and_can_spell(tokenizer: Tok
     assert found.tolist() == sorted(set(found.tolist()))
     assert found[: UNK + 1].tolist() == list(range(UNK + 1))
     assert {10, 14, 15, 20, 21} <= set(found.tolist())
-    letters = {i for i, piece in enumerate(tokenizer.pieces(range(tokenizer.vocab))) if len(piece) == 1}
+    pieces = enumerate(tokenizer.pieces(range(tokenizer.vocab)))
+    letters = {i for i, piece in pieces if len(piece) == 1 or piece in {f"<0x{byte:02X}>" for byte in range(256)}}
     assert letters <= set(found.tolist())

@@ -32,7 +32,7 @@ from toy import (
     write_split,
 )
 
-from nmt import Translator, checkpoint, corrections, hardware, material, run, starter, trainer
+from nmt import Translator, checkpoint, corrections, hardware, material, run, starter, trainer, tune
 from nmt.data import collate
 from nmt.errors import CheckpointError, RecipeError
 from nmt.recipe import Data, load
@@ -430,19 +430,23 @@ def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
     assert call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run", "--resume").status == 0
 
 
+def test_the_more_pairs_to_tune_on_the_less_often_each_is_seen() -> None:
+    assert [tune.repetitions(count) for count in (0, 1, 25, 400, 500, 5_000)] == [60, 60, 48, 3, 3, 3]
+
+
 def test_a_tuning_that_was_stopped_goes_on_with_what_it_began_with(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for source, target in pairs(25, seed=7):
         corrections.append(Path("corrections"), ("en", "de"), source, target, "toy")
-    tune = ["tune", toy.attention, "corrections/en-de.tsv", "--out", tmp_path / "run", "--set=training.epochs=1"]
-    assert call(*tune).status == 0
+    command = ["tune", toy.attention, "corrections/en-de.tsv", "--out", tmp_path / "run", "--set=training.epochs=1"]
+    assert call(*command).status == 0
     recipe = checkpoint.read(tmp_path / "run").recipe
     assert recipe.data.extra_times == 48
     assert recipe.data.extra == (str(Path("corrections/en-de.tsv").resolve()),)
-    assert call(*tune, "--resume", "--set=training.epochs=2").status == 0
+    assert call(*command, "--resume", "--set=training.epochs=2").status == 0
     corrections.append(Path("corrections"), ("en", "de"), "kala", "fisch fisch", "toy")
-    result = call(*tune, "--resume", "--set=training.epochs=3")
+    result = call(*command, "--resume", "--set=training.epochs=3")
     assert result.status == 2
     assert "its corpus is not what it was when training began (train 1400, now 1448): put that back" in result.error
     monkeypatch.chdir(toy.attention)

@@ -64,6 +64,15 @@ def test_alone_and_together_and_in_any_order_it_is_the_same(method: str, transla
     assert texts(small.translate(LINES)) == texts(together)
 
 
+@pytest.mark.parametrize("tokens", [1, 10, 40, 10_000])
+def test_what_is_searched_at_once_keeps_to_its_limit(tokens: int) -> None:
+    lengths = [3, 9, 1, 4, 4, 9, 2, 12, 7, 7]
+    groups = list(translate._batches(lengths, tokens))
+    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
+    assert all(len(group) == 1 or len(group) * max(lengths[place] for place in group) <= tokens for group in groups)
+    assert len(groups) == {1: 10, 10: 7, 40: 3, 10_000: 1}[tokens]
+
+
 def test_several_batches_at_once_change_nothing(toy: Toy) -> None:
     small = ["search.batch_tokens=40"]
     alone = Translator.load(toy.attention, threads=1).adjusted(small).translate(LINES)
