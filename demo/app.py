@@ -25,7 +25,7 @@ from nmt.progress import say
 from nmt.recipe import Search
 
 from . import view
-from .page import NOTHING, Model, Page
+from .page import DAY, NOTHING, Model, Page, width
 
 HERE = Path(__file__).parent
 LARGEST = "5mb"  # of a file
@@ -48,7 +48,7 @@ NEAR = """() => setTimeout(() => document.querySelector("#others")?.scrollIntoVi
 def build(page: Page) -> gr.Blocks:
     """The page over its handlers."""
     labels = list(page.models)
-    with gr.Blocks(title="nmt", analytics_enabled=False, fill_width=False) as blocks:
+    with gr.Blocks(title="nmt", analytics_enabled=False, fill_width=False, delete_cache=(3600, DAY)) as blocks:
         # First, so that they get their names. Not in batches of Gradio's, which fail as a whole: the service batches.
         gr.api(page.api_translate, api_name="translate", concurrency_limit=AT_ONCE)
         gr.api(page.api_score, api_name="score", concurrency_limit=AT_ONCE)
@@ -81,7 +81,7 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         )
         target = gr.Textbox(label=target_language, interactive=False, buttons=["copy"], elem_id="target", **size)
     go = gr.Button("Translate", variant="primary", elem_id="go")
-    beam, length, *_ = options = _options(model.service.translator.settings)
+    beam, length, *_ = options = _options([one.service.translator.settings for one in page.models.values()])
     with gr.Row(elem_classes="work"):
         with gr.Column(scale=3, min_width=320):
             gr.Markdown("## Word by word")
@@ -104,6 +104,7 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         event(page.translate, [source, pair, *options], [target, words, work, others], **QUIET).then(
             page.chosen, work, detail, **QUIET
         )
+    pair.input(page.cleared, pair, [target, words, work, others], **QUIET).then(page.chosen, work, detail, **QUIET)
     pair.change(page.picked, pair, [source, target, swap, legend, beam, length], **QUIET)
     swap.click(page.swap, [pair, source, target], [pair, source, target, words, work, others], **QUIET).then(
         page.chosen, work, detail, **QUIET
@@ -122,22 +123,30 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         change.then(page.chosen, work, detail, **QUIET)
 
 
-def _options(search: Search) -> list[gr.components.Component]:
-    """Beam width, length penalty, alternatives, sampling, temperature; in the order `Page.translate` takes them."""
+def _options(searches: Sequence[Search]) -> list[gr.components.Component]:
+    """Beam width, length penalty, alternatives, sampling, temperature; in the order `Page.translate` takes them.
+
+    As the first model has them, with room for what the others have.
+    """
     with gr.Accordion("Options", open=False):
         with gr.Row():
             beam = gr.Slider(
-                1, 20, value=search.beam, step=1, label="Beam width", info="More looks further; 1 is greedy"
+                1,
+                max(20, *(search.beam for search in searches)),
+                value=width(searches[0]),
+                step=1,
+                label="Beam width",
+                info="More looks further; 1 is greedy",
             )
             length = gr.Slider(
                 0,
-                max(3, search.length_penalty),
-                value=search.length_penalty,
+                max(3, *(search.length_penalty for search in searches)),
+                value=searches[0].length_penalty,
                 step=0.1,
                 label="Length penalty",
                 info="More gives longer translations",
             )
-            nbest = gr.Slider(1, 10, value=3, step=1, label="Alternatives")
+            nbest = gr.Slider(1, 10, value=3, step=1, label="Alternatives", info="As many as the beam is wide at most")
         with gr.Row():
             sampling = gr.Checkbox(label="Sample at random instead of searching for the best")
             temperature = gr.Slider(0.1, 2, value=1, step=0.1, label="Temperature of sampling")

@@ -12,7 +12,9 @@ import io
 import logging
 import math
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LateError
@@ -27,7 +29,6 @@ from nmt.checkpoint import read, read_json, read_metrics
 from nmt.document import Document
 from nmt.errors import CheckpointError, DataError, NmtError
 from nmt.evaluate import TestSet, evaluate
-from nmt.examples import count
 from nmt.explain import explain
 from nmt.formats import decode_lines
 from nmt.recipe import Search
@@ -42,6 +43,8 @@ FIRST = "Translate something first"
 PATIENCE = 600.0  # seconds until an answer is given up
 NOTHING = gr.update(choices=[], value=None, visible=False)  # to choose from
 MOST = 8  # to choose from
+MOST_EVALUATED = 10_000  # lines; its intervals take 0.7 GB for so many
+DAY = 86_400  # seconds
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,11 @@ def settings(model: Model, beam: int, length: float, sampling: bool, temperature
     return model.service.translator.settings.model_copy(update=changes)
 
 
+def width(search: Search) -> int:
+    """Of the beam that the page shows: 1 is greedy."""
+    return 1 if search.method == "greedy" else search.beam
+
+
 class Page:
     """The handlers, over the loaded models."""
 
@@ -188,14 +196,18 @@ class Page:
             gr.update(label=view.language(target)),
             gr.update(visible=self.opposite(label) is not None),
             view.legend(self.models[label].attends),
-            search.beam,
+            width(search),
             search.length_penalty,
         )
+
+    def cleared(self, label: str) -> tuple[Any, ...]:
+        """Nothing is left of what another model wrote."""
+        return "", view.sentences([], self.models[label].languages, 0), None, NOTHING
 
     def swap(self, label: str, source: str, target: str) -> tuple[Any, ...]:
         """The opposite direction, with the translation as its source; nothing of the old one stays."""
         other = self.opposite(label) or label
-        return other, target or source, "", view.sentences([], self.models[other].languages, 0), None, NOTHING
+        return other, target or source, *self.cleared(other)
 
     def translate(
         self, text: str, label: str, beam: int, length: float, nbest: int, sampling: bool, temperature: float
@@ -209,12 +221,16 @@ class Page:
                 yield "", view.sentences([], model.languages, 0), None, NOTHING
                 return
             search = settings(model, beam, length, sampling, temperature)
-            asked = model.service.translate(work.document.sentences, int(nbest), None, True, search)
+            count = int(nbest) if sampling else min(int(nbest), int(beam))  # more would widen the beam
             yield "", work.shown(), None, NOTHING
-            for place, translation in enumerate(answers(asked), start=1):
-                work = replace(work, done=(*work.done, translation))
-                if place == len(asked) or not asked[place].done():
-                    yield work.text, work.shown(), work, NOTHING
+            sentences, some = work.document.sentences, model.service.room // 4  # which leaves others theirs
+            for start in range(0, len(sentences), some):
+                asked = model.service.translate(sentences[start : start + some], count, None, True, search)
+                for place, translation in enumerate(answers(asked), start=1):
+                    work = replace(work, done=(*work.done, translation))
+                    if place == len(asked) or not asked[place].done():
+                        whole = len(work.done) == len(sentences)  # before, nothing can be changed that comes too late
+                        yield work.text, work.shown(), work if whole else None, NOTHING
             if cut := sum(len(one.source_tokens) > search.max_source for one in work.done):
                 gr.Warning(
                     f"{cut} of the sentences is longer than this model can read at once: it was cut into parts, which "
@@ -247,19 +263,27 @@ class Page:
         plots.attention(source, target, translation.attention.numpy(), path)
         return str(path)
 
-    def pressed(self, work: Work | None, event: gr.EventData) -> tuple[Work | None, Any, Any]:
+    def pressed(self, work: Work | None, event: gr.EventData) -> tuple[Any, Any, Any]:
         """A sentence was chosen, or a word of it: what else could stand there."""
         place, word = event._data.get("sentence"), event._data.get("word")
-        if work is None or not isinstance(place, int) or not 0 <= place < len(work.done):
+        if work is None:  # the rest is still coming
+            return gr.skip(), gr.update(), NOTHING
+        if not isinstance(place, int) or not 0 <= place < len(work.done):
             return work, gr.update(), NOTHING
         work = replace(work, chosen=place, others=())
         words = explain(work.translation).target
         if not isinstance(word, int) or not 0 <= word < len(words):
             return work, work.shown(), NOTHING
         here = words[word]
-        with told():
-            before = work.translation.tokens[: here.first]
-            found = work.model.service.alternatives(work.source, before, 2 * MOST).result(PATIENCE)
+        before = work.translation.tokens[: here.first]
+        try:
+            with told():
+                found = work.model.service.alternatives(work.source, before, 2 * MOST).result(PATIENCE)
+        except (
+            gr.Error
+        ) as error:  # too long a sentence, letters that the model does not have: it is chosen all the same
+            gr.Warning(error.message)
+            return work, work.shown(), NOTHING
         now = work.translation
         known = {one.translation.text: one.translation for one in reversed(found)}  # of two of one text the likelier
         known.pop(now.text, None)
@@ -352,6 +376,11 @@ class Page:
         model = self.models[label]
         with told():
             sides = [lines_of(path) for path in (source, reference)]
+            if len(sides[0]) > MOST_EVALUATED:
+                raise DataError(
+                    f"{Path(source).name} has {len(sides[0]):,} lines, at most {MOST_EVALUATED:,} are evaluated here: "
+                    "for more there is `nmt evaluate`"
+                )
             if len(sides[0]) != len(sides[1]):
                 raise DataError(
                     f"{Path(source).name} has {len(sides[0]):,} lines, {Path(reference).name} {len(sides[1]):,}: "
@@ -369,10 +398,12 @@ class Page:
     def about(self, label: str, request: gr.Request | None = None) -> tuple[str, Any, str, str]:
         """The models behind a label: sizes, scores, curves, recipe; how a program asks the one at this address."""
         texts, recipes, picture = [], [], gr.update(value=None, visible=False)
-        for folder in self.models[label].folders:
+        translator = self.models[label].service.translator
+        for folder, member in zip(self.models[label].folders, translator.members, strict=True):
             evaluation = None
+            remembers = len(member.examples) if member.examples and translator.settings.examples else 0
             try:
-                saved, remembers = read(folder), count(folder)
+                saved = read(folder)
             except CheckpointError:
                 texts.append(f"{folder.name}: its files are gone or changed since it was loaded. It still translates.")
                 continue
@@ -389,8 +420,12 @@ class Page:
         return "\n\n".join(texts), picture, "\n---\n".join(recipes), use
 
     def new(self, name: str) -> Path:
-        """A path of this name where nothing is yet."""
-        return Path(tempfile.mkdtemp(dir=self.scratch)) / name
+        """A path of this name where nothing is yet; what lies there for a day is removed."""
+        for old in self.scratch.glob("made-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - old.stat().st_mtime > DAY:
+                    shutil.rmtree(old)
+        return Path(tempfile.mkdtemp(prefix="made-", dir=self.scratch)) / name
 
     # The interface for programs
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from nmt import checkpoint, serve
 from nmt.errors import CallError
 from nmt.explain import explain
 from nmt.recipe import changed
+from nmt.service import Service
 from nmt.translate import Translator
 
 gr = pytest.importorskip("gradio", reason="the page needs gradio: pip install -e .[demo]")
@@ -94,6 +97,37 @@ def test_sentences_that_come_one_by_one_are_shown_one_by_one_those_that_come_at_
         shown.append(len(next(steps)[1].split('class="sentence')) - 1)
     assert shown == [0, 1, 2, 4]
     assert list(steps) == []
+
+
+def test_nothing_can_be_changed_before_all_is_there_and_a_long_text_leaves_room(page: Any, models: list[Any]) -> None:
+    service = Service(models[0].service.translator, room=8)
+    page.models[FIRST] = replace(models[0], service=service)
+    try:
+        steps = list(page.translate(". ".join(LINES[:10]), FIRST, 1, 1.0, 3, False, 1.0))
+    finally:
+        service.close()
+    assert len(steps) >= 5, "two sentences at a time"
+    assert [work is not None for _, _, work, _ in steps] == [False] * (len(steps) - 1) + [True]
+    work = steps[-1][2]
+    assert len(work.done) == len(work.document.sentences) == 8, "some of the lines go on in the next"
+    greedy = models[0].service.translator.adjusted(["search.method=greedy"])
+    assert [one.text for one in work.done] == [one.text for one in greedy.translate(work.document.sentences)]
+    assert not any(one.alternatives for one in work.done), "1 is greedy, whatever the alternatives"
+
+
+def test_what_another_model_wrote_does_not_stay_under_its_name(page: Any) -> None:
+    target, words, work, others = page.cleared(list(page.models)[1])
+    assert (target, work, others["choices"]) == ("", None, [])
+    assert 'class="sentence' not in words
+
+
+def test_what_was_made_a_day_ago_is_removed(page: Any) -> None:
+    old, new = page.new("old.png"), page.new("new.png")
+    for path in (old, new):
+        path.write_bytes(b"")
+    os.utime(old.parent, (time.time() - 2 * page_module.DAY,) * 2)
+    page.new("third.png")
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_nothing_to_translate_is_no_error(page: Any) -> None:
@@ -230,6 +264,21 @@ def test_pressing_what_is_no_word_offers_nothing(page: Any, sentence: Any, word:
     assert work.chosen == 0
 
 
+def test_a_sentence_whose_words_cannot_be_looked_at_is_chosen_all_the_same(
+    page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = translated(page, f"{LINES[0]}. {LINES[1]}")
+    translator = page.models[FIRST].service.translator
+    warned: list[str] = []
+    monkeypatch.setattr(page_module.gr, "Warning", warned.append)
+    monkeypatch.setattr(translator, "settings", translator.settings.model_copy(update={"max_source": 1}))
+    work, words, others = press(page, work, 1, 0)
+    assert (work.chosen, others["choices"]) == (1, [])
+    assert words == work.shown()
+    assert "pieces: give one of 1 to 1" in warned[0]
+    assert press(page, None, 0, 0)[2]["choices"] == []
+
+
 def test_another_of_the_best_can_be_taken(page: Any) -> None:
     work = translated(page, LINES[0], nbest=3)
     first, second = work.translation, work.translation.alternatives[1]
@@ -345,9 +394,12 @@ def test_about_an_evaluated_model_names_the_files_not_where_they_lie(toy: Toy, t
 def test_about_a_model_that_remembers(models: list[Any], page: Any, toy: Toy, tmp_path: Path) -> None:
     run = shutil.copytree(toy.attention, tmp_path / "run")
     page.models[FIRST] = replace(models[0], folders=[run])
-    assert "remembers" not in page.about(FIRST)[0]
     assert call("remember", run).status == 0
-    assert "It remembers 200 pairs" in page.about(FIRST)[0]
+    assert "remembers" not in page.about(FIRST)[0], "it was loaded before"
+    for changes, said in (([], True), (["search.examples=0"], False)):
+        page.models[FIRST] = model = page_module.Model.load(str(run), changes)
+        assert ("It remembers 200 pairs" in page.about(FIRST)[0]) == said
+        model.service.close()
 
 
 # -- the server
