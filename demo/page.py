@@ -279,9 +279,7 @@ class Page:
         try:
             with told():
                 found = work.model.service.alternatives(work.source, before, 2 * MOST).result(PATIENCE)
-        except (
-            gr.Error
-        ) as error:  # too long a sentence, letters that the model does not have: it is chosen all the same
+        except gr.Error as error:  # too long a sentence, unknown letters: it is chosen all the same
             gr.Warning(error.message)
             return work, work.shown(), NOTHING
         now = work.translation

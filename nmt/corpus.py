@@ -63,7 +63,6 @@ __all__ = [
 
 VERSION = 1  # raise it when the same files would give other pairs
 ALSO = {"valid": ("validation", "dev")}  # other names of a split
-HOLD_OUT = ", or have it taken out of train: data.hold_out"
 
 
 class MissingCorpusError(DataError):
@@ -299,9 +298,12 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair) -> list[Pat
     raise MissingSplitError(
         f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
         f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in data.{split}"
-        + HOLD_OUT
-        * (split != "train")
+        + _or_held_out(split)
     )
+
+
+def _or_held_out(split: str) -> str:
+    return "" if split == "train" else ", or have it taken out of train: data.hold_out"
 
 
 def _named(folder: Path, name: str) -> Path:
@@ -337,7 +339,7 @@ def _fetched(hub: str, config: str | None, split: str) -> Any:
             if not (isinstance(error, ValueError) and "nknown split" in str(error)):
                 raise MissingCorpusError(_refusal(hub, error)) from None
             available = str(error)
-    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}{HOLD_OUT * (split != 'train')}")
+    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}{_or_held_out(split)}")
 
 
 def _refusal(hub: str, error: Exception) -> str:

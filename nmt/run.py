@@ -230,10 +230,8 @@ def _stateless(folder: Path, recipe: AnyRecipe) -> None:
 
 def _same_corpus(folder: Path, job: Job[Any]) -> None:
     """Raises CallError where the corpus is not what the run began with: what follows would be other batches."""
-    before, now = (
-        checkpoint.read_json(folder / checkpoint.INFO).get("data", {}),
-        json.loads(json.dumps(job.info["data"])),
-    )
+    before = checkpoint.read_json(folder / checkpoint.INFO).get("data", {})
+    now = json.loads(json.dumps(job.info["data"]))  # as it is written there
     different = [f"{key} {before[key]}, now {now[key]}" for key in now if key in before and before[key] != now[key]]
     if different:
         raise CallError(

@@ -345,7 +345,7 @@ def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> No
         list(page.file(None, FIRST, gr.Progress()))
 
 
-def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
+def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, reference = toy.corpus / "test.en", toy.corpus / "test.de"
     nothing, (scores, picture, worst) = page.evaluate(str(source), str(reference), FIRST, gr.Progress())
     assert (nothing[0], nothing[1]["visible"], nothing[2]) == ("", False, "")
@@ -362,6 +362,9 @@ def test_two_files_are_evaluated(page: Any, toy: Toy, tmp_path: Path) -> None:
         list(page.evaluate(str(source), str(tmp_path / "short.de"), FIRST, gr.Progress()))
     with pytest.raises(gr.Error, match="Choose two files"):
         list(page.evaluate(str(source), None, FIRST, gr.Progress()))
+    monkeypatch.setattr(page_module, "MOST_EVALUATED", 39)
+    with pytest.raises(gr.Error, match=r"test\.en has 40 lines, at most 39 are evaluated here"):
+        list(page.evaluate(str(source), str(reference), FIRST, gr.Progress()))
 
 
 def test_about_a_model_whose_folder_vanished(models: list[Any], page: Any, tmp_path: Path) -> None:

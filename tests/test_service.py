@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -43,6 +43,14 @@ class Slow:
         return [Translation(line.upper(), 0.0, [], [], []) for line in lines]
 
 
+def under_way(service: Service) -> Future[Translation]:
+    """The translation of "a", which a slow translator has begun, so that what comes now waits."""
+    reply = service.translate(["a"])[0]
+    while service._waiting:
+        pass
+    return reply
+
+
 def test_sixteen_who_ask_at_once_get_what_each_would_get_alone(service: Service, translator: Translator) -> None:
     alone = [one.text for one in translator.translate(LINES)]
     with ThreadPoolExecutor(16) as visitors:
@@ -70,14 +78,12 @@ def test_all_that_a_translator_answers(service: Service, translator: Translator)
 def test_what_waits_is_answered_together_the_oldest_first() -> None:
     slow = Slow()
     with Service(slow, batch=3) as service:  # type: ignore[arg-type]
-        first = service.translate(["a"])
-        while service._waiting:  # until it is under way
-            pass
+        first = under_way(service)
         rest = [
             service.translate([line], nbest)[0] for line, nbest in [("b", 1), ("c", 2), ("d", 1), ("e", 1), ("f", 1)]
         ]
         slow.go.set()
-        assert [one.result(30).text for one in [*first, *rest]] == ["A", "B", "C", "D", "E", "F"]
+        assert [one.result(30).text for one in [first, *rest]] == ["A", "B", "C", "D", "E", "F"]
     assert slow.calls == [(["a"], 1), (["b", "d", "e"], 1), (["c"], 2), (["f"], 1)]
 
 
@@ -93,9 +99,7 @@ def test_an_error_is_told_to_those_who_asked_and_the_work_goes_on() -> None:
 def test_an_error_is_told_to_nobody_else_whose_question_was_taken_with_it() -> None:
     slow = Slow()
     with Service(slow) as service:  # type: ignore[arg-type]
-        first = service.translate(["a"])[0]
-        while service._waiting:
-            pass
+        first = under_way(service)
         good, bad, other = (service.translate([line])[0] for line in ("good", "bad", "other"))
         slow.go.set()
         assert [one.result(30).text for one in (first, good, other)] == ["A", "GOOD", "OTHER"]
@@ -106,9 +110,7 @@ def test_an_error_is_told_to_nobody_else_whose_question_was_taken_with_it() -> N
 def test_what_is_called_off_is_not_translated() -> None:
     slow = Slow()
     with Service(slow) as service:  # type: ignore[arg-type]
-        first = service.translate(["a"])[0]
-        while service._waiting:
-            pass
+        first = under_way(service)
         second, third = service.translate(["b", "c"])
         assert second.cancel()
         slow.go.set()
@@ -119,9 +121,7 @@ def test_what_is_called_off_is_not_translated() -> None:
 def test_too_much_at_once_is_refused_and_nothing_of_it_waits() -> None:
     slow = Slow()
     with Service(slow, room=3) as service:  # type: ignore[arg-type]
-        service.translate(["a"])
-        while service._waiting:
-            pass
+        under_way(service)
         service.translate(["b", "c"])
         with pytest.raises(BusyError, match="busy: 2 sentences are waiting, there is room for 3"):
             service.translate(["d", "e"])

@@ -553,6 +553,13 @@ def test_crashing_while_the_best_weights_are_written(tmp_path: Path, monkeypatch
     same_run(Bench(folder, dropout=0.3, seed=9).go_on().run(), through)
 
 
+def test_a_place_that_the_epoch_no_longer_has_is_not_gone_on_from(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        Bench(tmp_path, Stream(7), before_loss=signalled({5}, signal.SIGINT)).run()
+    with pytest.raises(ValueError, match="its corpus was larger"):
+        Bench(tmp_path, Stream(3)).go_on()
+
+
 @pytest.mark.parametrize("first", [1, 3])
 def test_more_epochs_go_on(first: int, tmp_path: Path) -> None:
     constant = {"schedule": "constant", "dropout": 0.2}

@@ -400,9 +400,8 @@ def load(folder: Path, changes: Iterable[str] = (), device: str = "auto", thread
     vocabulary = known(folder)
     model = build(saved.recipe, vocabulary.vocab)
     checkpoint.restore(model, saved.weights(), folder)
-    return Loaded(
-        model.to(choose(device, "float32", threads).device).eval(), changed(saved.recipe, changes), vocabulary
-    )
+    machine = choose(device, "float32", threads)
+    return Loaded(model.to(machine.device).eval(), changed(saved.recipe, changes), vocabulary)
 
 
 def evaluate(folder: Path, changes: Iterable[str] = ()) -> Report:
