@@ -2,7 +2,7 @@
 
     text        paragraphs into sentences (sentencex); line breaks, indents and empty lines stay
     .tsv, .csv  the first column is translated, and put behind the others as a new one; a heading stays
-    .srt, .vtt  the words of each subtitle (pysubs2); numbers and times stay
+    .srt, .vtt  the words of each subtitle, without their markup; all else stays
 
 A `Document` has the sentences in order; `joined` gives the whole document with a translation in place of each.
 """
@@ -10,6 +10,7 @@ A `Document` has the sentences in order; `joined` gives the whole document with 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,10 @@ HEADINGS = ("source", "text", "sentence")  # of a first column, beside the code 
 HEADING = "translation"
 
 _AROUND = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
+_TIMES = r"[ \t]*(?:\d+:)?\d+:\d+[.,]\d+[ \t]*-->.*"
+# The line of times, and the words: the lines before an empty one or the next subtitle.
+_SUBTITLE = re.compile(rf"^({_TIMES}\n)((?:(?![ \t]*$|(?:[ \t]*\d+[ \t]*\n)?{_TIMES}$).*\n?)+)", re.MULTILINE)
+_MARKUP = re.compile(r"<[^>]*>|\{\\[^}]*\}")  # <i>, <v Ann>, {\an8}
 
 
 @dataclass(frozen=True)
@@ -110,22 +115,23 @@ def from_csv(text: str, language: str, name: str) -> Document:
 
 def from_subtitles(text: str, kind: str, name: str) -> Document:
     """Subtitles of `kind`, `.srt` or `.vtt`, each one sentence, its lines joined. Raises DataError."""
-    import pysubs2
-
-    try:
-        subtitles = pysubs2.SSAFile.from_string(text, format_=kind.lstrip("."))
-    except (pysubs2.Pysubs2Error, ValueError) as error:
-        raise DataError(f"{name}: these are no {kind} subtitles: {error}") from None
-    if not subtitles.events:
+    parts = _SUBTITLE.split(text)  # what stays, times, words, what stays, times, words, ..., what stays
+    if len(parts) == 1:
         raise DataError(f"{name}: no subtitles in it: {kind} begins with a number, a line of times, then the words")
-    words = [" ".join(event.plaintext.split()) for event in subtitles.events]
+    web = kind == ".vtt"  # has &amp; and &lt;
+    plain = (_MARKUP.sub("", words) for words in parts[2::3])
+    sentences = [" ".join((html.unescape(words) if web else words).split()) for words in plain]
 
     def join(translations: Iterator[str]) -> str:
-        for event, text in zip(subtitles.events, words, strict=True):
-            event.plaintext = next(translations) if text else ""
-        return subtitles.to_string(kind.lstrip("."))
+        new = list(parts)
+        for number, sentence in enumerate(sentences):
+            if sentence:
+                words = next(translations)
+                end = "\n" * parts[3 * number + 2].endswith("\n")
+                new[3 * number + 2] = (html.escape(words, quote=False) if web else words) + end
+        return "".join(new)
 
-    return Document([text for text in words if text], join)
+    return Document([sentence for sentence in sentences if sentence], join)
 
 
 def read(name: str, content: bytes, language: str) -> Document:

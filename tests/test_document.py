@@ -87,6 +87,27 @@ def test_subtitles_keep_their_times(kind: str) -> None:
     assert "IT SLEEPS." in lines
 
 
+def test_of_subtitles_all_but_the_words_stays() -> None:
+    web = (
+        "WEBVTT - a film\n\nSTYLE\n::cue { color: red }\n\nNOTE by hand\n\n"
+        "intro\n00:01.000 --> 00:02.500 align:start\n<v Ann>Fish &amp;\n<i>chips</i>.\n\n"
+        "2\n00:00:03.000 --> 00:00:04.000\n\n"
+        "00:00:05.000 --> 00:00:06.000\nNot &lt;b&gt;.\n\nNOTE the end"
+    )
+    found = read("a.vtt", web.encode(), "en")
+    assert found.sentences == ["Fish & chips.", "Not <b>."]
+    shown = web.replace("<v Ann>Fish &amp;\n<i>chips</i>.", "FISH &amp; CHIPS.").replace(
+        "Not &lt;b&gt;", "NOT &lt;B&gt;"
+    )
+    assert upper(found) == shown
+    text = "1\n0:00:01,000 --> 0:00:02,500\n{\\an8}He {laughs} & goes.\n2\n0:00:03,000 --> 0:00:04,000\n<i>3</i>\n4"
+    found = read("a.srt", text.encode(), "en")
+    assert found.sentences == ["He {laughs} & goes.", "3 4"]
+    assert upper(found) == text.replace("{\\an8}He {laughs} & goes.", "HE {LAUGHS} & GOES.").replace(
+        "<i>3</i>\n4", "3 4"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
