@@ -25,7 +25,7 @@ from nmt.progress import say
 from nmt.recipe import Search
 
 from . import view
-from .page import DAY, NOTHING, Model, Page, width
+from .page import DAY, NOTHING, Model, Page, options
 
 HERE = Path(__file__).parent
 LARGEST = "5mb"  # of a file
@@ -81,7 +81,9 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         )
         target = gr.Textbox(label=target_language, interactive=False, buttons=["copy"], elem_id="target", **size)
     go = gr.Button("Translate", variant="primary", elem_id="go")
-    beam, length, *_ = options = _options([one.service.translator.settings for one in page.models.values()])
+    beam, length, _, sampling, temperature = search = _options(
+        [one.service.translator.settings for one in page.models.values()]
+    )
     with gr.Row(elem_classes="work"):
         with gr.Column(scale=3, min_width=320):
             gr.Markdown("## Word by word")
@@ -101,11 +103,12 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
 
     shown = [work, target, words]
     for event in (go.click, source.submit):
-        event(page.translate, [source, pair, *options], [target, words, work, others], **QUIET).then(
+        event(page.translate, [source, pair, *search], [target, words, work, others], **QUIET).then(
             page.chosen, work, detail, **QUIET
         )
     pair.input(page.cleared, pair, [target, words, work, others], **QUIET).then(page.chosen, work, detail, **QUIET)
-    pair.change(page.picked, pair, [source, target, swap, legend, beam, length], **QUIET)
+    chosen = [source, target, swap, legend, beam, length, sampling, temperature]
+    pair.change(page.picked, pair, chosen, **QUIET)
     swap.click(page.swap, [pair, source, target], [pair, source, target, words, work, others], **QUIET).then(
         page.chosen, work, detail, **QUIET
     )
@@ -128,12 +131,13 @@ def _options(searches: Sequence[Search]) -> list[gr.components.Component]:
 
     As the first model has them, with room for what the others have.
     """
+    width, penalty, at_random, warmth = options(searches[0])
     with gr.Accordion("Options", open=False):
         with gr.Row():
             beam = gr.Slider(
                 1,
                 max(20, *(search.beam for search in searches)),
-                value=width(searches[0]),
+                value=width,
                 step=1,
                 label="Beam width",
                 info="More looks further; 1 is greedy",
@@ -141,15 +145,22 @@ def _options(searches: Sequence[Search]) -> list[gr.components.Component]:
             length = gr.Slider(
                 0,
                 max(3, *(search.length_penalty for search in searches)),
-                value=searches[0].length_penalty,
+                value=penalty,
                 step=0.1,
                 label="Length penalty",
                 info="More gives longer translations",
             )
             nbest = gr.Slider(1, 10, value=3, step=1, label="Alternatives", info="As many as the beam is wide at most")
         with gr.Row():
-            sampling = gr.Checkbox(label="Sample at random instead of searching for the best")
-            temperature = gr.Slider(0.1, 2, value=1, step=0.1, label="Temperature of sampling")
+            sampling = gr.Checkbox(at_random, label="Sample at random instead of searching for the best")
+            temperature = gr.Slider(
+                0,
+                max(2, *(search.temperature for search in searches)),
+                value=warmth,
+                step=0.1,
+                label="Temperature of sampling",
+                info="More is more varied",
+            )
     return [beam, length, nbest, sampling, temperature]
 
 

@@ -8,6 +8,7 @@ What they show is written in `view`. Nothing on this machine is read or written 
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import logging
 import math
@@ -120,15 +121,25 @@ class Work:
         return view.sentences(shown, self.model.languages, waiting, self.chosen, self.kept)
 
 
+def refusal(text: str) -> gr.Error:
+    """To raise: tells the visitor, without a trace of the machine."""
+    return gr.Error(plain(text), print_exception=False)
+
+
+def plain(text: str) -> str:
+    """What Gradio shows as the text: it takes its messages for HTML."""
+    return html.escape(text, quote=False)
+
+
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Within, what goes wrong is told to the visitor in one line, without a trace of the machine."""
+    """Within, what goes wrong is told to the visitor in one line."""
     try:
         yield
     except NmtError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise refusal(str(error)) from None
     except LateError:
-        raise gr.Error("this took too long: send less at once, or try again later", print_exception=False) from None
+        raise refusal("this took too long: send less at once, or try again later") from None
 
 
 def answers(futures: Sequence[Future[Any]]) -> Iterator[Any]:
@@ -163,9 +174,10 @@ def settings(model: Model, beam: int, length: float, sampling: bool, temperature
     return model.service.translator.settings.model_copy(update=changes)
 
 
-def width(search: Search) -> int:
-    """Of the beam that the page shows: 1 is greedy."""
-    return 1 if search.method == "greedy" else search.beam
+def options(search: Search) -> tuple[int, float, bool, float]:
+    """A recipe's search as options of the page, in the order `settings` takes them; a beam of 1 is greedy."""
+    beam = 1 if search.method == "greedy" else search.beam
+    return beam, search.length_penalty, search.method == "sample", search.temperature
 
 
 class Page:
@@ -190,14 +202,12 @@ class Page:
     def picked(self, label: str) -> tuple[Any, ...]:
         """What changes on the page with the model."""
         source, target = self.models[label].languages
-        search = self.models[label].service.translator.settings
         return (
             gr.update(label=view.language(source)),
             gr.update(label=view.language(target)),
             gr.update(visible=self.opposite(label) is not None),
             view.legend(self.models[label].attends),
-            width(search),
-            search.length_penalty,
+            *options(self.models[label].service.translator.settings),
         )
 
     def cleared(self, label: str) -> tuple[Any, ...]:
@@ -310,7 +320,7 @@ class Page:
     def complete(self, work: Work | None, beginning: str) -> tuple[Any, ...]:
         """The model goes on where the corrected beginning ends."""
         if work is None:
-            raise gr.Error(FIRST, print_exception=False)
+            raise refusal(FIRST)
         with told():
             asked = work.model.service.translate([work.source], 1, [limited(beginning)], True)
             work = work.corrected(*answers(asked))
@@ -319,9 +329,9 @@ class Page:
     def accept(self, work: Work | None, text: str) -> tuple[Any, ...]:
         """Keep a corrected sentence, which from now on stands in the translation."""
         if work is None:
-            raise gr.Error(FIRST, print_exception=False)
+            raise refusal(FIRST)
         if not text.strip():
-            raise gr.Error("There is no translation to keep: write one first", print_exception=False)
+            raise refusal("There is no translation to keep: write one first")
         given = work.translation
         with told():
             if limited(text) != given.text:
@@ -330,9 +340,9 @@ class Page:
             file, new = corrections.append(self.folder, work.model.languages, work.source, text, work.model.name)
         except DataError as error:
             logging.getLogger("nmt").warning("%s", error)
-            raise gr.Error("This could not be kept: tell whoever runs this page", print_exception=False) from None
+            raise refusal("This could not be kept: tell whoever runs this page") from None
         kept = f"Kept in {file.name} to train on" if new else f"{file.name} has it already"
-        gr.Info(f"{kept}: {view.short(work.source)} – {view.short(text)}")
+        gr.Info(plain(f"{kept}: {view.short(work.source)} – {view.short(text)}"))
         work = work.corrected(given, kept=True)
         return work, work.text, work.shown()
 
@@ -349,7 +359,7 @@ class Page:
         """A whole document, translated; the file to download, and meanwhile none."""
         yield None
         if path is None:
-            raise gr.Error("Choose a file first", print_exception=False)
+            raise refusal("Choose a file first")
         model, name = self.models[label], Path(path).name
         with told():
             paper = document.read(name, Path(path).read_bytes(), model.languages[0])
@@ -370,7 +380,7 @@ class Page:
         """BLEU, chrF and TER on two files of lines; BLEU by length; the worst sentences. Meanwhile nothing."""
         yield "", gr.update(value=None, visible=False), ""
         if source is None or reference is None:
-            raise gr.Error("Choose two files: sources, and their translations", print_exception=False)
+            raise refusal("Choose two files: sources, and their translations")
         model = self.models[label]
         with told():
             sides = [lines_of(path) for path in (source, reference)]

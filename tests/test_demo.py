@@ -163,6 +163,13 @@ def test_options_reach_the_search(page: Any, toy: Toy) -> None:
     assert work.translation.text == translator.translate(LINES[:1], nbest=5)[0].text
 
 
+def test_options_begin_as_the_recipe_has_them(toy: Toy) -> None:
+    changes = ["search.method=sample", "search.temperature=0.7", "search.beam=7", "search.length_penalty=0.5"]
+    sampled = Translator.load(toy.attention, threads=1).adjusted(changes).settings
+    assert page_module.options(sampled) == (7, 0.5, True, 0.7)
+    assert page_module.options(sampled.model_copy(update={"method": "greedy"})) == (1, 0.5, False, 0.7)
+
+
 def test_models_of_one_name_are_told_apart(models: list[Any], tmp_path: Path) -> None:
     longer = replace(models[0], name="attention-longer")
     page = page_module.Page([longer, models[0], models[0]], tmp_path, tmp_path)
@@ -175,8 +182,8 @@ def test_the_pair_can_be_swapped_where_the_opposite_is_loaded(page: Any) -> None
     other, text, target, html, work, _ = page.swap(FIRST, "kala", "Fisch")
     assert (other, text, target, work) == (back, "Fisch", "", None)
     assert "data-word" not in html, "nothing of the other direction stays"
-    source, target, swap, legend, beam, _ = page.picked(back)
-    assert (source["label"], target["label"], swap["visible"], beam) == ("German", "English", True, 3)
+    source, target, swap, legend, *search = page.picked(back)
+    assert (source["label"], target["label"], swap["visible"], search[0]) == ("German", "English", True, 3)
     assert "where in the source the model looked" in legend
     assert "has no attention" in page.picked(SECOND)[3]
 
@@ -316,6 +323,8 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     page.accept(work, "tämä on  oikein")
     assert told[1] == f"en-de.tsv has it already: {LINES[0]} – tämä on oikein"
     assert len(file.read_text().splitlines()) == 2
+    page.accept(work, "<b>tämä</b>")
+    assert told[2].endswith(f"{LINES[0]} – &lt;b&gt;tämä&lt;/b&gt;"), "a message is taken for HTML"
     with pytest.raises(gr.Error, match="no translation to keep"):
         page.accept(work, " ")
     with pytest.raises(gr.Error, match="Translate something first"):
@@ -339,8 +348,9 @@ def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> No
     assert done.read_text() == f"{expected[0]}\n\n{expected[1]}\n"
     assert done.name == "my text.de.txt"
     upload.write_bytes(b"\xff")
-    with pytest.raises(gr.Error, match=r"^'my text.txt: line 1"):
-        list(page.file(str(upload), FIRST, gr.Progress()))
+    tagged = upload.rename(upload.with_name("a <b>.txt"))
+    with pytest.raises(gr.Error, match=r"^'a &lt;b&gt;.txt: line 1"):
+        list(page.file(str(tagged), FIRST, gr.Progress()))
     with pytest.raises(gr.Error, match="Choose a file first"):
         list(page.file(None, FIRST, gr.Progress()))
 
