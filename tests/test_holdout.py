@@ -75,10 +75,10 @@ def test_what_shares_a_side_with_one_held_out_is_in_no_part() -> None:
 
 def test_empty_and_copied_sentences_are_not_held_out() -> None:
     odd = [("", "leer"), ("empty", "..."), ("same", "Same")]
-    for seed in range(30):
-        of = [*(("".join((one, str(seed))), two) for one, two in pairs()), *odd]
-        found = parts(of)
-        assert not set(odd) & (found["valid"] | found["test"])
+    assert holdout.different(whole([*pairs(), *odd])) == 200
+    held = parts([*pairs(), *[(f"name {number}", f"Name {number}") for number in range(2000)]])
+    assert len(held["valid"] | held["test"]) == 20
+    assert held["valid"] | held["test"] < set(pairs())
 
 
 def test_too_many_is_an_error_that_says_how_many_are_possible() -> None:

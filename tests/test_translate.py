@@ -455,14 +455,23 @@ def test_a_line_is_cut_after_a_sentence_where_one_ends(bytewise: Tokenizer) -> N
     assert all(part.rstrip()[-1] in ".!" for part in parts[:-1])
 
 
-def test_a_very_long_line_takes_no_time(fixed: Translator) -> None:
-    import time
+def test_the_work_of_cutting_grows_with_the_line_not_with_its_square(
+    fixed: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters, encode = [0], Tokenizer.encode
 
-    started = time.process_time()
-    line = "kala " * 4_000 + "x" * 20_000
-    parts = translate._cut(line, fixed.members[0].source, 256)
-    assert "".join(parts) == line
-    assert time.process_time() - started < 5
+    def counted(self: Tokenizer, lines: Sequence[str]) -> list[list[int]]:
+        letters[0] += sum(map(len, lines))
+        return encode(self, lines)
+
+    monkeypatch.setattr(Tokenizer, "encode", counted)
+    work = []
+    for times in (1, 4):
+        letters[0] = 0
+        line = "kala " * 1_000 * times + "x" * 5_000 * times
+        assert "".join(translate._cut(line, fixed.members[0].source, 256)) == line
+        work.append(letters[0])
+    assert 0 < work[1] < 6 * work[0]
 
 
 # ---- Source and target in their own alphabets ------------------------------------------------------------------------
