@@ -19,6 +19,7 @@ Letters: `p` n-gram precision, `r` and `c` the lengths of references and hypothe
 
 import contextlib
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -39,7 +40,10 @@ Method = Literal["bootstrap", "randomisation"]
 LENGTHS = (0, 5, 10, 15, 20, 30)  # the last length of each bucket of source words; what is longer is one more bucket
 SHOWN = 10  # best and worst sentences in a report
 METHODS: dict[Method, str] = {"bootstrap": "bs", "randomisation": "ar"}  # our word -> sacreBLEU's
-TOKENIZERS = {"zh": "zh"} | dict.fromkeys(("ja", "th", "lo", "km", "my"), "char")  # written without spaces; else 13a
+UNSPACED = {  # languages written without spaces: what sacreBLEU parts them by
+    **dict.fromkeys(("zh", "zho", "cmn", "yue"), "zh"),
+    **dict.fromkeys(("ja", "jpn", "th", "tha", "lo", "lao", "km", "khm", "my", "mya"), "char"),
+}
 
 
 @dataclass(frozen=True)
@@ -139,14 +143,18 @@ def evaluate(
     language: str = "en",
     bootstrap: int = 1000,
 ) -> Report:
-    """Everything about one system. `language` is that of the references; `bootstrap` = 0 leaves the intervals out."""
+    """Everything about one system. `language` is that of the references; `bootstrap` = 0 leaves the intervals out.
+
+    What counts words between spaces, TER and the lower-cased tokenised BLEU, is left out of languages without spaces.
+    """
     _check(references, {"hypotheses": hypotheses, "sources": sources})
-    cased = _bleu(language)
+    cased, *others = _metrics(language)
     result = cased.corpus_score(hypotheses, [references], n_bootstrap=bootstrap)
     scores = [_score(cased, result)]
-    for metric in (CHRF(), TER()):
+    for metric in others:
         scores.append(_score(metric, _corpus_score(metric, hypotheses, references, bootstrap)))
-    scores.append(_lowercased(hypotheses, references, language, bootstrap))
+    if not _unspaced(language):
+        scores.append(_lowercased(hypotheses, references, language, bootstrap))
     sentences = _sentences(hypotheses, references, sources)
     # among equals a long sentence says more than a short one; of a few sentences none is both best and worst
     worst = sorted(sentences, key=lambda s: (s.chrf, -len(s.reference)))[: min(SHOWN, -(-len(sentences) // 2))]
@@ -189,7 +197,8 @@ def compare(
     samples: int = 1000,
     language: str = "en",
 ) -> list[Comparison]:
-    """Each further system against the first, the baseline, in BLEU, chrF2 and TER (where lower is better).
+    """Each further system against the first, the baseline, in BLEU, chrF2 and, where there are spaces, TER (less of
+    which is better).
 
     sacreBLEU counts the samples that differ *more* than the systems do, so that equal systems get p = 1 / (n + 1) of
     n samples, and by randomisation also two that differ in one line. But k lines can be swapped in 2ᵏ ways, of which
@@ -198,7 +207,7 @@ def compare(
     if len(systems) < 2:
         raise DataError(f"a comparison needs two systems or more, {len(systems)} given: name a baseline and another")
     _check(references, {f"the hypotheses of {name}": lines for name, lines in systems.items()})
-    metrics: dict[str, Metric] = {"BLEU": _bleu(language), "chrF2": CHRF(), "TER": TER()}
+    metrics = dict(zip(("BLEU", "chrF2", "TER"), _metrics(language), strict=False))
     signatures, results = PairedTest(list(systems.items()), metrics, [references], METHODS[method], samples)()
     baseline, *others = systems
     comparisons = []
@@ -229,8 +238,17 @@ def _check(references: Sequence[str], others: Mapping[str, Sequence[str] | None]
             )
 
 
+def _unspaced(language: str) -> str | None:
+    """What parts a language without spaces, of which the code may name a script or a country: zh-Hant, zh_CN."""
+    return UNSPACED.get(re.split("[-_]", language.lower())[0])
+
+
 def _bleu(language: str) -> BLEU:
-    return BLEU(tokenize=TOKENIZERS.get(language, "13a"), force=True)  # force: no warning that text looks tokenised
+    return BLEU(tokenize=_unspaced(language) or "13a", force=True)  # force: no warning that text looks tokenised
+
+
+def _metrics(language: str) -> list[Metric]:
+    return [_bleu(language), CHRF(), *([] if _unspaced(language) else [TER()])]
 
 
 def _score(metric: Metric, result: SacreScore) -> Score:

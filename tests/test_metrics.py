@@ -145,10 +145,15 @@ def test_any_language_is_scored(language: str) -> None:
     assert values(report)["chrF2"] == pytest.approx(100)
 
 
-def test_text_without_spaces_is_not_scored_by_spaces() -> None:
+@pytest.mark.parametrize("language", ["zh", "zh-Hant", "zh_CN", "cmn", "jpn"])
+def test_text_without_spaces_is_not_scored_by_spaces(language: str) -> None:
     hypothesis, reference = ["他们在公园里快乐地散步。"], ["他们在公园里慢慢地散步。"]
-    assert metrics.bleu(hypothesis, reference, "zh").value > 40
+    assert metrics.bleu(hypothesis, reference, language).value > 40
     assert metrics.bleu(hypothesis, reference).value < 5
+    assert list(values(metrics.evaluate(hypothesis, reference, language=language, bootstrap=0))) == ["BLEU", "chrF2"]
+    systems = {"one": hypothesis * 2, "other": reference * 2}
+    compared = metrics.compare(reference * 2, systems, samples=10, language=language)
+    assert [one.metric for one in compared] == ["BLEU", "chrF2"]
 
 
 def test_buckets_partition_the_sentences() -> None:
