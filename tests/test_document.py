@@ -87,6 +87,11 @@ def test_subtitles_keep_their_times(kind: str) -> None:
     assert "IT SLEEPS." in lines
 
 
+def test_markup_that_is_never_closed_takes_no_time() -> None:
+    words = "<" * 400_000 + "{\\" * 400_000  # as many squared would be hours
+    assert read("a.srt", f"1\n0:00:01,000 --> 0:00:02,500\n{words}\n".encode(), "en").sentences == [words]
+
+
 def test_of_subtitles_all_but_the_words_stays() -> None:
     web = (
         "WEBVTT - a film\n\nSTYLE\n::cue { color: red }\n\nNOTE by hand\n\n"
