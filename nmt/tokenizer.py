@@ -131,8 +131,14 @@ class Tokenizer:
         return found
 
     def _fixed(self, word: tuple[int, ...]) -> bool:
-        """Whether a word has one spelling only: unknown characters, bytes, and symbols, which have the score 0."""
-        return any(i <= UNK or self._model.is_byte(i) or self._scores[i] == 0 for i in word)
+        """Whether a word has one spelling only: unknown characters, bytes, and symbols."""
+        return any(i <= UNK or self._model.is_byte(i) or i in self._symbols for i in word)
+
+    @cached_property
+    def _symbols(self) -> list[int]:
+        """The ids of the recipe's symbols: they have the score 0, as has the first merge of BPE, which comes after."""
+        zero = [i for i, score in enumerate(self._scores) if score == 0 and i > UNK and not self._model.is_byte(i)]
+        return zero[:-1] if self._merges else zero
 
     def _best(self, word: tuple[int, ...]) -> list[tuple[int, ...]]:
         text = "".join(self.pieces(word))

@@ -251,6 +251,8 @@ def test_bpe_without_merges_is_characters() -> None:
     tokenizer = trained("bpe")
     (ids,) = sampled(tokenizer, ["the cat"], 1.0, 1)
     assert tokenizer.pieces(ids) == [SPACE, *"the", SPACE, *"cat"]
+    everywhere = sampled(tokenizer, LINES, 1.0, 1)
+    assert {len(piece) for ids in everywhere for piece in tokenizer.pieces(ids)} == {1}, "the first merge too"
     lengths = [sum(map(len, sampled(tokenizer, LINES * 9, share, 1))) for share in (0.01, 0.1, 0.5, 1.0)]
     assert lengths == sorted(lengths)
     assert len(set(lengths)) == len(lengths)
