@@ -249,8 +249,9 @@ def generate(
 
     out = _results()
     one = language_model.load(model, _search(None, changes))
+    written = language_model.write(one, prompt, length)  # refuses a prompt that it cannot go on from
     out.write(prompt)
-    for text in language_model.write(one, prompt, length):
+    for text in written:
         out.write(text)
         out.flush()
     out.write("\n")

@@ -15,7 +15,7 @@ import torch
 import yaml
 from toy import Children, Toy, call, kill_midway
 
-from nmt import Translator, run
+from nmt import Translator, run, tokenizer
 from nmt.errors import CallError, RecipeError
 from nmt.loss import cross_entropy
 from nmt.recipe import parse_as
@@ -31,6 +31,7 @@ from nmt.shapes.language_model import (
     generate,
     load,
     over,
+    spell,
 )
 from nmt.shapes.text import Characters
 from nmt.tokenizer import UNK
@@ -233,6 +234,23 @@ def test_a_resumed_run_is_one_that_never_stopped(lm: Path, children: Children) -
     kill_midway(child, Path("broken"))
     assert call("train", lm, *options, "--out", "broken", "--resume").status == 0
     assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+def test_letters_that_come_as_bytes_are_written_when_they_are_whole() -> None:
+    lines = ["the cat sat on the mat", "a dog ran"]
+    vocabulary = tokenizer.train(lines, "bpe", 280, byte_fallback=True)
+    (ids,) = vocabulary.encode(["the 你é"])
+    shown = list(spell(vocabulary, iter(ids), 99))
+    assert "".join(shown) == "the 你é"
+    assert shown.count("你") == 1
+    assert "".join(spell(vocabulary, iter(ids[:-1]), 99)) == "the 你\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_prompt_that_is_refused_is_not_written(lm: Path) -> None:
+    assert call("train", lm, "--set", "training.epochs=1").status == 0
+    done = call("generate", "runs/lm", "--prompt", "日")
+    assert (done.status, done.out) == (2, "")
+    assert "the prompt has characters that this model has never seen" in done.error
 
 
 def test_lines_with_the_pieces_of_a_translator(lm: Path, toy: Toy) -> None:

@@ -471,5 +471,7 @@ def spell(
     for piece in islice(pieces, length):
         ids.append(piece)
         text = vocabulary.decode([ids])[0]
-        yield text[shown:]
-        shown = len(text)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # half a letter, of which more bytes may come
+            yield text[shown:]
+            shown = len(text)
+    yield vocabulary.decode([ids])[0][shown:]
