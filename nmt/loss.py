@@ -77,7 +77,7 @@ def cross_entropy(
         learnt = -(taught.probabilities * log_p).sum() / passes
         total = (1 - taught.share) * total + taught.share * learnt
     if agreement:
-        total = total + agreement / 4 * _divergences(log_p.exp(), log_p)[1].sum()
+        total = total + agreement / 4 * (log_p.exp() * (log_p - log_p.flip(0))).sum()  # KL(p ‖ q) + KL(q ‖ p)
     return Loss(total, count, nll.detach())
 
 
@@ -158,10 +158,3 @@ class _LinearCrossEntropy(torch.autograd.Function):
         to_weight = to_weights[:, :width].to(torch.float32, memory_format=torch.contiguous_format).sub_(same[:width])
         to_bias = to_weights[:, width].float() - same[width]
         return to_features.to(ctx.dtype), to_weight, to_bias, None, None, None, None
-
-
-def _divergences(p: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient (2, N, V) of KL(p ‖ q) + KL(q ‖ p) of two passes, and the two as (2, N, 1)."""
-    apart = log_p - log_p.flip(0)
-    divergence = (p * apart).sum(2, keepdim=True)
-    return p * (apart - divergence) + p - p.flip(0), divergence
