@@ -189,7 +189,11 @@ def _correct() -> tuple[list[gr.blocks.Block], gr.Button, gr.Button]:
     )
     with gr.Accordion("Where the model looked, as a picture", open=False, visible=False, elem_id="looked") as frame:
         picture = gr.Image(
-            show_label=False, interactive=False, buttons=["download", "fullscreen"], elem_classes="chart"
+            show_label=False,
+            interactive=False,
+            buttons=["download", "fullscreen"],
+            elem_classes="chart",
+            alt_text="The words of the source, the words of the translation, and how much each looked at each",
         )
     return [looked, correction, best, picture, frame], complete, accept
 
@@ -223,6 +227,7 @@ def _evaluate(page: Page, pair: gr.Dropdown) -> None:
         buttons=["download"],
         elem_id="by-length",
         elem_classes="chart",
+        alt_text="BLEU by the length of the source",
     )
     worst = gr.HTML()
     go.click(
@@ -237,7 +242,14 @@ def _evaluate(page: Page, pair: gr.Dropdown) -> None:
 
 def _about(page: Page, pair: gr.Dropdown, blocks: gr.Blocks) -> None:
     text = gr.Markdown()
-    curves = gr.Image(show_label=False, interactive=False, visible=False, buttons=["download"], elem_classes="chart")
+    curves = gr.Image(
+        show_label=False,
+        interactive=False,
+        visible=False,
+        buttons=["download"],
+        elem_classes="chart",
+        alt_text="Loss and scores in the course of the training",
+    )
     with gr.Accordion("The recipe", open=False):
         recipe = gr.Code(language="yaml", interactive=False, show_label=False)
     use = gr.Markdown()

@@ -243,8 +243,8 @@ class Page:
                         yield work.text, work.shown(), work if whole else None, NOTHING
             if cut := sum(len(one.source_tokens) > search.max_source for one in work.done):
                 gr.Warning(
-                    f"{cut} of the sentences is longer than this model can read at once: it was cut into parts, which "
-                    "costs meaning. Write shorter ones"
+                    f"Longer than this model can read at once: {cut} of {len(sentences)} sentences. They were cut into "
+                    "parts, which costs meaning. Write shorter ones"
                 )
 
     # See why, work with it
@@ -332,7 +332,7 @@ class Page:
             raise refusal(FIRST)
         if not text.strip():
             raise refusal("There is no translation to keep: write one first")
-        given = work.translation
+        given, text = work.translation, " ".join(text.split())
         with told():
             if limited(text) != given.text:
                 given = self.scored(work, text)

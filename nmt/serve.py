@@ -38,11 +38,13 @@ def serve(
     credentials = read_logins(logins)
     if share and not credentials:
         raise CallError(f"--share opens the page to the world: set logins with --auth FILE or ${LOGINS} as well")
+    host = host.strip("[]")  # of an IPv6 address
     _listen(host, port)
     for folder in (folder for system in folders for folder in split(system)):
         checkpoint.read(folder)  # before the page's libraries are loaded, which takes a while
     say("opening the page ...")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # else kernels for each shape of a batch pile up
+    host = f"[{host}]" if ":" in host else host  # as the page's server wants it
     page().serve(folders, changes, corrections, host, port, credentials, share)
 
 

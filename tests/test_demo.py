@@ -211,7 +211,7 @@ def test_a_sentence_that_is_cut_is_told_of(page: Any, monkeypatch: Any) -> None:
     assert not told
     translated(page, " ".join([LINES[0]] * 100))
     assert len(told) == 1
-    assert "1 of the sentences is longer than this model can read at once" in told[0]
+    assert "Longer than this model can read at once: 1 of " in told[0]
 
 
 # -- see why, work with it
@@ -511,6 +511,16 @@ def test_a_port_that_is_taken_is_said(served: Served, toy: Toy) -> None:
     assert result.status == 2
     assert f"--host 127.0.0.1 --port {port}: something listens there already" in result.error
     assert "--host no.such.host.invalid: " in call("demo", toy.attention, "--host", "no.such.host.invalid").error
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_addresses_of_the_sixth_version(host: str, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    page = SimpleNamespace(serve=lambda *arguments: given.append(arguments[3]))
+    monkeypatch.setattr(serve, "page", lambda: page)
+    monkeypatch.setattr(serve, "_listen", lambda host, port: given.append(host))
+    assert call("demo", toy.attention, "--host", host).status == 0
+    assert given == ["::1", "[::1]"]
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
