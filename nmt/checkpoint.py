@@ -228,7 +228,7 @@ def _content(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing: {path.parent} is not a model folder of nmt") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not what nmt writes there: copy it again")

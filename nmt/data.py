@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from nmt.corpus import Corpus, cache
 from nmt.errors import DataError
+from nmt.hardware import cores
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
 if TYPE_CHECKING:
@@ -322,7 +323,7 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer, workers: in
 
     key = _key(corpus.fingerprint, source.fingerprint, target.fingerprint)
     if workers is None:
-        workers = os.cpu_count() or 1 if len(corpus) >= PARALLEL else 1
+        workers = cores() if len(corpus) >= PARALLEL else 1
     table = corpus.pairs.map(
         partial(_ids, source=source, target=target),
         batched=True,

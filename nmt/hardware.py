@@ -45,15 +45,19 @@ class Hardware:
         return f"{where}, {self.precision}"
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Hardware:
     """Choose and set up the device for this process.
 
     Raises RecipeError for a device that is not there, or a precision that it cannot compute in.
     """
     kind = _device(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
-    torch.set_num_threads(threads or max(1, cores // together))
+    torch.set_num_threads(threads or max(1, cores() // together))
     keep_memory()
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # kernels, one for each shape; else 1,024
     if kind != "cpu" or not torch.cpu._is_amx_tile_supported():

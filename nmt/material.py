@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
 from nmt.errors import CheckpointError, RecipeError
 from nmt.formats import MissingColumnsError
 from nmt.group import ALONE, Group
+from nmt.hardware import cores
 from nmt.progress import say
 from nmt.recipe import Data, Recipe, TranslationTraining
 from nmt.recipe import Tokenizer as TokenizerSpec
@@ -61,12 +61,14 @@ def lineage(recipe: Recipe) -> Iterator[Recipe]:
 def known(recipe: Recipe) -> Data:
     """All that a translator has learnt from, each pair once: also what it knew before it was tuned."""
     found: list[str] = []
+    first = recipe
     try:
-        for one in lineage(recipe):
-            found = [*one.data.extra, *found]
+        for first in lineage(recipe):
+            found = [*first.data.extra, *found]
     except CheckpointError as error:
         say(f"warning: what it learnt as data.extra before it was tuned is left out: {error}")
-    return recipe.data.model_copy(update={"extra": tuple(found), "extra_times": 1, "mix": None})
+    once = {"extra": tuple(dict.fromkeys(found)), "extra_times": 1, "mix": None}
+    return recipe.data.model_copy(update={**once, "drop_duplicates": first.data.drop_duplicates})
 
 
 def _split(data: Data, split: str) -> Corpus:
@@ -125,7 +127,7 @@ def _train_tokenizer(spec: TokenizerSpec, lines: Iterable[str]) -> Tokenizer:
         spec.byte_fallback,
         spec.normalization,
         spec.symbols,
-        os.cpu_count() or 1,
+        cores(),
     )
 
 

@@ -408,7 +408,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # bytes that are no UTF-8, a 13th month
         raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
@@ -445,8 +445,8 @@ def _set(content: dict[str, Any], change: str) -> None:
         section = inner
     try:
         section[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"--set {change}: '{value}' is not a YAML value") from None
+    except (yaml.YAMLError, ValueError):  # a 13th month
+        raise RecipeError(f"--set {change}: '{value}' is not a YAML value: put it in quotes if it is text") from None
 
 
 _NEEDED = {"int_": "a whole number is needed", "float_": "a number is needed", "bool_": "true or false is needed"}

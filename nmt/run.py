@@ -25,8 +25,14 @@ from nmt.recipe import AnyRecipe, Recipe, Task, differences
 from nmt.trainer import Position, Trainer
 from nmt.translate import Translator
 
-# what may change between stopping and going on: a longer training, and what does not touch the weights
-FREE = ("training.epochs", "training.checkpoint_minutes", "training.samples", "training.tensorboard")
+# what may change between stopping and going on: a longer training, on more cores, and what does not touch the weights
+FREE = (
+    "training.epochs",
+    "training.threads",
+    "training.checkpoint_minutes",
+    "training.samples",
+    "training.tensorboard",
+)
 
 
 class Shape(Protocol):
@@ -232,7 +238,8 @@ def _same_corpus(folder: Path, job: Job[Any]) -> None:
     """Raises CallError where the corpus is not what the run began with: what follows would be other batches."""
     before = checkpoint.read_json(folder / checkpoint.INFO).get("data", {})
     now = json.loads(json.dumps(job.info["data"]))  # as it is written there
-    different = [f"{key} {before[key]}, now {now[key]}" for key in now if key in before and before[key] != now[key]]
+    same = {key for key in before if key in now and key != "overlap"}  # which tells of test too
+    different = [f"{key} {before[key]}, now {now[key]}" for key in now if key in same and before[key] != now[key]]
     if different:
         raise CallError(
             f"{folder}: its corpus is not what it was when training began ({different[0]}): put that back to go on, "

@@ -36,6 +36,10 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
     origin = next(iter(filter(None, (folder, parent, *taught_by))), None)
     known = (Tokenizer.load(origin / SOURCE), Tokenizer.load(origin / TARGET)) if origin else None
     material = _shared(recipe, known, group)
+    if recipe.model.tie == "all" and material.source.fingerprint != material.target.fingerprint:
+        raise CallError(
+            f"model.tie=all needs one vocabulary for both sides, those of {origin} are two: set model.tie to target"
+        )
     teachers = _teachers(taught_by, material, hardware)
     torch.manual_seed(settings.seed)
     model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)

@@ -45,7 +45,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "init": (4, {"checkpoint", "corpus", "formats", "holdout", "progress", "recipe", "tokenizer"}),
     "checkpoint": (2, {"recipe"}),
     "encoder": (2, {"cells", "context"}),
-    "data": (3, {"corpus", "tokenizer"}),
+    "data": (3, {"corpus", "hardware", "tokenizer"}),
     "decoder": (2, {"attention", "cells", "context"}),
     "stepper": (3, {"cells", "context", "decoder", "hardware"}),
     "trainer": (3, {"group", "checkpoint", "hardware", "loss", "progress", "recipe"}),
@@ -95,8 +95,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "material": (
         4,
-        {"checkpoint", "group", "corpus", "data", "formats", "holdout", "lexicon", "progress", "recipe", "starter"}
-        | {"tokenizer"},
+        {"checkpoint", "group", "corpus", "data", "formats", "hardware", "holdout", "lexicon", "progress", "recipe"}
+        | {"starter", "tokenizer"},
     ),
     "validation": (7, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
     "job": (4, {"loss", "trainer"}),

@@ -167,6 +167,7 @@ def test_what_the_machine_refuses_is_no_bug_of_ours(
         ("training.epochs", "write key=value"),
         ("=5", "write key=value"),
         ("training.epochs=[", "is not a YAML value"),
+        ("data.path=2024-13-01", "is not a YAML value: put it in quotes if it is text"),
         ("training.epochs.more=5", "'epochs' is a single value here"),
         ("tokenizer=joint-unigram-5k", "no file beside the recipe and no shipped name"),
         ("training.precision=fp16", "'fp16' needs a CUDA device"),

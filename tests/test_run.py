@@ -369,6 +369,18 @@ def test_a_run_does_not_go_on_with_another_corpus(whole: Whole, corpus: Path) ->
     assert json.loads((folder / "model.json").read_text())["finished"], "nothing is touched"
 
 
+def test_a_run_goes_on_where_test_has_come_or_changed(whole: Whole, corpus: Path) -> None:
+    other = Path(shutil.copytree(corpus, "corpus"))
+    for language in ("en", "de"):
+        shutil.copy(other / f"train.{language}", other / f"test.{language}")
+    folder = Path(shutil.copytree(whole.folder, "run"))
+    recipe = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(recipe.replace(str(corpus), str(other.resolve())))
+    result = call("train", folder / "recipe.yaml", "--out", folder, "--resume")
+    assert result.status == 0, result.err
+    assert "training has finished already" in result.err
+
+
 def test_resume_of_what_never_began_begins(toy: Toy) -> None:
     result = call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run", "--resume")
     assert result.status == 0
@@ -393,7 +405,8 @@ def test_a_changed_recipe_is_not_resumed(toy: Toy) -> None:
 
 def test_a_longer_training_goes_on(toy: Toy) -> None:
     shutil.copytree(toy.attention, "run")
-    flags = ["--set", "training.epochs=10", "--set", "training.samples=0", "--out", "run", "--resume"]
+    changes = ["training.epochs=10", "training.samples=0", "training.threads=2"]
+    flags = [*(part for change in changes for part in ("--set", change)), "--out", "run", "--resume"]
     result = call("train", toy.recipe, *flags)
     assert result.status == 0
     steps = [row["step"] for row in metrics(toy.attention, "valid")]
@@ -449,6 +462,11 @@ def test_a_tuning_that_was_stopped_goes_on_with_what_it_began_with(
     result = call(*command, "--resume", "--set=training.epochs=3")
     assert result.status == 2
     assert "its corpus is not what it was when training began (train 1400, now 1448): put that back" in result.error
+    assert (
+        call("tune", tmp_path / "run", "corrections/en-de.tsv", "--out", "again", "--set=training.epochs=1").status == 0
+    )
+    known = material.known(checkpoint.read(Path("again")).recipe)
+    assert (known.extra, known.drop_duplicates) == (recipe.data.extra, True), "each pair once"
     monkeypatch.chdir(toy.attention)
     assert call("tune", ".", recipe.data.extra[0], "--set=training.epochs=1").status == 0
     assert toy.attention.with_name(f"{toy.attention.name}-tuned").is_dir()
@@ -501,6 +519,10 @@ def test_who_cannot_teach(toy: Toy) -> None:
     assert call("train", other, "--set=training.epochs=1", "--out=other").status == 0
     found = call("train", toy.recipe, f"--set=training.teacher={toy.attention}+other", "--out=new")
     assert (found.status, "other writes other pieces" in found.error) == (2, True)
+    apart = ["--set=tokenizer.joint=false", "--set=tokenizer.vocab_size=30", "--set=model.tie=target"]
+    assert call("train", toy.recipe, *apart, "--set=training.epochs=1", "--out=apart").status == 0
+    found = call("train", toy.recipe, "--set=training.teacher=apart", "--set=model.tie=all", "--out=new")
+    assert (found.status, "those of apart are two: set model.tie to target" in found.error) == (2, True)
     assert not Path("new").exists()
 
 
