@@ -27,6 +27,7 @@ from nmt.corpus import Corpus
 from nmt.errors import CallError, DataError
 from nmt.formats import READERS, Pair, kind, unpacked
 from nmt.progress import say
+from nmt.tokenizer import VocabularyError
 
 SAMPLE = 20_000  # pairs that are looked at
 SEEN = 12_000_000  # words of the target side, over all epochs; up to so many, valid gained (29,000 pairs)
@@ -42,7 +43,10 @@ LETTERS = 4  # of a piece on average, about
 # letters between two spaces, of which a language that writes them has fewer, Korean too; else letters of a word
 WIDE, NARROW = (6, 1.6), (16, 5.0)  # of Chinese and Japanese; of Thai and Khmer
 VALIDATE = 50  # updates at least, from one validation to the next
-MANY = 1_000  # characters, from which on the rare ones are spelled as bytes
+MANY, COVERAGE = 1_000, 0.9995  # characters, from which on the rarest are spelled as bytes; share of the others
+RARE = f"""
+  character_coverage: {COVERAGE}  # the rarest characters are spelled as bytes
+  byte_fallback: true"""
 
 
 @dataclass(frozen=True)
@@ -139,11 +143,11 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: 
     plan = next(plan for plan in PLANS if count <= plan.pairs)
     sample = pairs.source[:SAMPLE], pairs.target[:SAMPLE]
     words = [_words(side) for side in sample]
-    joint = _alike(*sample)
+    pieces, rare, joint = _vocabulary(_rest(pairs, held), plan.pieces, _alike(*sample))
     hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if held else ""
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * max(1.0, words[1])))))
-    pieces = max(words[1], sum(map(len, sample[1])) / len(sample[1]) / LETTERS)  # of a target sentence, about
-    updates = count * (pieces + 1) / plan.batch_tokens  # in an epoch
+    length = max(words[1], sum(map(len, sample[1])) / len(sample[1]) / LETTERS)  # pieces of a target sentence, about
+    updates = count * (length + 1) / plan.batch_tokens  # in an epoch
     few = f"\n# {FEW}" if count < FEW_PAIRS else ""
     often = f"\n  validate_every: {VALIDATE}  # updates; an epoch has fewer" if updates < VALIDATE else ""
     hard = plan.hard or max(words) > LONG
@@ -161,8 +165,8 @@ data:
   train: {train}{hold_out}
 tokenizer:
   model: unigram
-  {_tokenizer(_rest(pairs, held), plan.pieces, joint)}
-  joint: {str(joint).lower()}  # the two sides share {"their letters: one vocabulary" if joint else "few letters"}
+  vocab_size: {pieces}  # pieces; of more each is seen less often{RARE if rare else ""}
+  joint: {str(joint).lower()}  # {"one vocabulary for both sides" if joint else "the two sides share few letters"}
 model:
   cell: lstm
   embed: 256
@@ -203,21 +207,32 @@ def _rest(pairs: Corpus, held: int) -> Corpus:
     return holdout.load(pairs, held, "train") if held and len(pairs) <= SAMPLE else pairs
 
 
-def _tokenizer(pairs: Corpus, wanted: int, joint: bool) -> str:
-    """The lines about pieces: as many as are wanted, more for many characters, fewer where so many are not found."""
+def _vocabulary(pairs: Corpus, wanted: int, joint: bool) -> tuple[int, bool, bool]:
+    """How many pieces, whether the rarest characters are spelled as bytes, and whether the sides are joint.
+
+    As many as are wanted, more for many characters, fewer where so many are not found. Joint too where no number is
+    allowed by both sides.
+    """
     sides = [pairs.source[:SAMPLE], pairs.target[:SAMPLE]]
     texts = [list(chain(*sides))] if joint else sides
     characters = max(len(set(chain.from_iterable(lines))) for lines in texts)
-    many, wanted = characters > MANY, max(wanted, 2 * characters)
-    while len(pairs) <= SAMPLE and wanted > characters and not all(_allows(lines, wanted) for lines in texts):
-        wanted = wanted * 3 // 4
-    rare = "\n  character_coverage: 0.9995  # the rarest characters are spelled as bytes\n  byte_fallback: true"
-    return f"vocab_size: {wanted}  # pieces; of more each is seen less often" + (rare if many else "")
+    size, rare = max(wanted, 2 * characters), characters > MANY
+    tried: set[int] = set()
+    while len(pairs) <= SAMPLE:
+        other = next((allowed for lines in texts if (allowed := _allowed(lines, size, rare)) != size), size)
+        if other == size:
+            break
+        tried.add(size)
+        if other in tried:  # the most that one allows are fewer than the other needs
+            return (size, rare, joint) if joint else _vocabulary(pairs, wanted, True)
+        size = other
+    return size, rare, joint
 
 
-def _allows(lines: Sequence[str], pieces: int) -> bool:
+def _allowed(lines: Sequence[str], size: int, rare: bool) -> int:
+    """The size of a vocabulary, or the nearest one that a text allows."""
     try:
-        tokenizer.train(lines, vocab_size=pieces)
-    except DataError:
-        return False
-    return True
+        tokenizer.train(lines, vocab_size=size, character_coverage=COVERAGE if rare else 1.0, byte_fallback=rare)
+    except VocabularyError as error:
+        return error.allowed
+    return size

@@ -37,6 +37,14 @@ _LARGEST = re.compile(r"value <= (\d+)")
 Ids = Sequence[int] | NDArray[np.integer[Any]]
 
 
+class VocabularyError(DataError):
+    """A vocabulary of a size that a text does not allow; `allowed` is the largest or smallest that it does."""
+
+    def __init__(self, message: str, allowed: int) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
 class Tokenizer:
     """A trained SentencePiece model.
 
@@ -220,7 +228,7 @@ def train(
 ) -> Tokenizer:
     """Train a tokenizer on lines of text. A `char` model takes `vocab_size` as an upper bound.
 
-    Raises DataError for a vocabulary that the text does not allow, with the largest or smallest that it does.
+    Raises VocabularyError for a size that the text does not allow, DataError where there is no text.
     """
     out = io.BytesIO()
     text = (line for line in lines if line.strip())
@@ -249,22 +257,24 @@ def train(
         )
     except RuntimeError as error:
         pieces = UNK + 1 + 256 * byte_fallback + len(symbols)  # those that any text needs
-        raise DataError(_explain(str(error), vocab_size, pieces)) from None
+        raise _explained(str(error), vocab_size, pieces) from None
     return Tokenizer(out.getvalue())
 
 
-def _explain(message: str, vocab_size: int, pieces: int) -> str:
+def _explained(message: str, vocab_size: int, pieces: int) -> DataError:
+    given = f"tokenizer.vocab_size: {vocab_size}"
     if found := _LARGEST.search(message):
-        largest = found[1]
-        return (
-            f"tokenizer.vocab_size: {vocab_size} is more than this corpus allows: the largest possible is {largest}: "
-            f"for instance --set tokenizer.vocab_size={largest}"
+        what = (
+            f"is more than this corpus allows: the largest possible is {found[1]}: "
+            f"for instance --set tokenizer.vocab_size={found[1]}"
         )
+        return VocabularyError(f"{given} {what}", int(found[1]))
     if found := _SMALLEST.search(message):
-        return (
-            f"tokenizer.vocab_size: {vocab_size} is less than the characters of this corpus need: the smallest "
-            f"possible is {found[1]}, or lower tokenizer.character_coverage"
+        what = (
+            f"is less than the characters of this corpus need: the smallest possible is {found[1]}, "
+            "or lower tokenizer.character_coverage"
         )
+        return VocabularyError(f"{given} {what}", int(found[1]))
     if "(vocab_size) >= (0)" in message:  # a char model
-        return f"tokenizer.vocab_size: {vocab_size} is too small for symbols and bytes: the smallest is {pieces}"
-    return f"tokenizer: SentencePiece could not be trained: {message}"
+        return VocabularyError(f"{given} is too small for symbols and bytes: the smallest is {pieces}", pieces)
+    return DataError(f"tokenizer: SentencePiece could not be trained: {message}")

@@ -147,6 +147,20 @@ def test_many_characters_are_spelled_by_their_bytes_where_they_are_rare() -> Non
     assert target.decode(target.encode(["龘" + rows[0]])) == ["龘" + rows[0]], "a letter that it never saw"
 
 
+@pytest.mark.parametrize("count", [60, 300, 900])
+def test_many_characters_on_one_side_get_a_number_of_pieces_that_both_allow(count: int) -> None:
+    draw = random.Random(1)
+    letters = [chr(0x4E00 + number) for number in range(600)]
+    words = ["".join(draw.choices("abcdefgh", k=5)) for _ in range(50)]
+    for name, units, space in (("p.en", words, " "), ("p.zh", letters, "")):
+        rows = (space.join(draw.choices(units, k=8)) for _ in range(count))
+        Path(name).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    init.write([Path("p.en"), Path("p.zh")], None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml")
+    source, target = material.train_tokenizers(made, material.load_split(made.data, "train"))
+    assert source.vocab == target.vocab == made.tokenizer.vocab_size
+
+
 def test_what_is_held_out_counts_neither_for_pieces_nor_for_repetitions() -> None:
     draw = random.Random(1)
     words = [["".join(draw.choices("abcdefgh", k=6)) for _ in range(8)] for _ in range(60)]
