@@ -55,7 +55,6 @@ ATTENTION: Levers = {
     "no weight decay": ("training.weight_decay=0",),
     "scheduled sampling, linear to 0.8": ("training.teacher_forcing=0.8", "training.teacher_forcing_schedule=linear"),
     "word dropout 0.1": ("training.word_dropout=0.1",),
-    "R-Drop 3": ("training.r_drop=3",),
     "BPE": ("tokenizer.model=bpe",),
     "BPE-dropout 0.1": ("tokenizer.model=bpe", "training.subword_sampling=0.1"),
     "subword sampling 0.5": ("training.subword_sampling=0.5",),

@@ -138,17 +138,15 @@ class Transformer(nn.Module):
         x = self.norms[0](x)
         return torch.stack([layer.source.remembered(x) for layer in self.decoder], dim=1), mask
 
-    def loss(self, batch: Batch, smoothing: float = 0.0, agreement: float = 0.0) -> Loss:
-        read = batch.twice() if agreement else batch
-        sources, mask = self.encode(read.source)
-        x = self.embed(read.target_in)
+    def loss(self, batch: Batch, smoothing: float = 0.0) -> Loss:
+        sources, mask = self.encode(batch.source)
+        x = self.embed(batch.target_in)
         for number, layer in enumerate(self.decoder):
             seen = layer.before(x, 0)
             looked = layer.own(seen, layer.own.remembered(seen), causal=True)
             x = layer.rest(layer.after(x, looked, 0), sources[:, number], mask[:, None, None])
-        features = self.norms[1](x)[read.target_out != PAD]
-        targets = batch.target_out[batch.target_out != PAD]
-        return linear_cross_entropy(features, self.output, targets, smoothing, agreement)
+        real = batch.target_out != PAD
+        return linear_cross_entropy(self.norms[1](x)[real], self.output, batch.target_out[real], smoothing)
 
     @torch.no_grad()
     def start(self, source: Tensor, lengths: Tensor) -> Past:
@@ -196,7 +194,7 @@ def main() -> None:
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters")
     trainer = Trainer(
         model,
-        lambda batch, _: model.loss(batch, settings.label_smoothing, settings.r_drop),
+        lambda batch, _: model.loss(batch, settings.label_smoothing),
         material.TrainingStream(gathered, settings, machine.device),
         Validation(model, gathered, spec, machine),  # type: ignore[arg-type]
         lambda figures: None,

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from nmt.corpus import Corpus, cache
 from nmt.errors import DataError
-from nmt.hardware import cores
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
 if TYPE_CHECKING:
@@ -84,16 +83,9 @@ class Batch:
     def sentences(self) -> int:
         return self.source.size(0)
 
-    def twice(self) -> Batch:
-        """Every sentence two times: the rows, and once more the rows."""
-        return self._each(lambda part: part.repeat(2, *[1] * (part.dim() - 1)))
-
     def to(self, device: torch.device | str) -> Batch:
-        return self._each(lambda part: part.to(device))
-
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         parts = {name: part for name, part in vars(self).items() if name != "tokens" and part is not None}
-        return replace(self, **{name: change(part) for name, part in parts.items()})  # type: ignore[arg-type]
+        return replace(self, **{name: part.to(device) for name, part in parts.items()})
 
 
 class Ragged:
@@ -320,6 +312,8 @@ def _ids(batch: dict[str, list[str]], source: Tokenizer, target: Tokenizer) -> d
 def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer, workers: int | None) -> tuple[Ragged, Ragged]:
     """The ids of all pairs, in the order of the corpus, from the cache or by `workers` processes."""
     from datasets import Features, List, Value
+
+    from nmt.hardware import cores  # which loads torch
 
     key = _key(corpus.fingerprint, source.fingerprint, target.fingerprint)
     if workers is None:

@@ -5,12 +5,8 @@
 The two are kept apart so that a batch may be split in any way: sums and counts add up, and dividing once at the end
 gives the same mean and the same gradient.
 
-R-Drop (Liang et al. 2021) reads a batch twice, under two draws of dropout that should agree, p and q:
-
-    L = ½ (L_p + L_q) + α/4 (KL(p ‖ q) + KL(q ‖ p))
-
 A teacher says what else it would have written, t (Hinton et al. 2015; Kim and Rush 2016, section 3.1), with a share λ
-of the loss but for R-Drop's divergences:
+of the loss:
 
     L' = (1 - λ) L - λ Σ_v t(v) log p(v)
 
@@ -20,7 +16,7 @@ gradient is dL/dz_v = p(v) - (1 - ε) [v = y] - ε/V, and dL'/dz_v = p(v) - (1 -
 more than sums: the bias is one more column of the weights, Σ_v z_v is a product with Σ_v w_v, the ε/V of the gradient
 is the same for all rows and columns.
 
-Letters: P passes (1, or 2 with R-Drop), N positions, E features, V vocabulary.
+Letters: N positions, E features, V vocabulary.
 """
 
 from __future__ import annotations
@@ -60,40 +56,25 @@ class Taught:
     share: float
 
 
-def cross_entropy(
-    logits: Tensor, targets: Tensor, smoothing: float = 0.0, agreement: float = 0.0, taught: Taught | None = None
-) -> Loss:
-    """The loss of logits (N, V) against targets (N,), none of them padding, and against what was `taught`.
-
-    With `agreement`, the α of R-Drop, logits are (2 N, V): the first pass over the N positions, then the second.
-    """
-    passes, count, vocab = 2 if agreement else 1, targets.numel(), logits.size(1)
-    log_p = F.log_softmax(logits.float().view(passes, count, vocab), dim=2)  # (P, N, V)
-    nll = -log_p.gather(2, targets.expand(passes, -1).unsqueeze(2)).sum() / passes
-    total = nll
+def cross_entropy(logits: Tensor, targets: Tensor, smoothing: float = 0.0, taught: Taught | None = None) -> Loss:
+    """The loss of logits (N, V) against targets (N,), none of them padding, and against what was `taught`."""
+    log_p = F.log_softmax(logits.float(), dim=1)  # (N, V)
+    total = nll = -log_p.gather(1, targets.unsqueeze(1)).sum()
     if smoothing:
-        total = (1 - smoothing) * nll - smoothing * log_p.sum() / (passes * vocab)
+        total = (1 - smoothing) * nll - smoothing * log_p.sum() / logits.size(1)
     if taught is not None:
-        learnt = -(taught.probabilities * log_p).sum() / passes
+        learnt = -(taught.probabilities * log_p).sum()
         total = (1 - taught.share) * total + taught.share * learnt
-    if agreement:
-        total = total + agreement / 4 * (log_p.exp() * (log_p - log_p.flip(0))).sum()  # KL(p ‖ q) + KL(q ‖ p)
-    return Loss(total, count, nll.detach())
+    return Loss(total, targets.numel(), nll.detach())
 
 
 def linear_cross_entropy(
-    features: Tensor,
-    layer: nn.Linear,
-    targets: Tensor,
-    smoothing: float = 0.0,
-    agreement: float = 0.0,
-    taught: Taught | None = None,
+    features: Tensor, layer: nn.Linear, targets: Tensor, smoothing: float = 0.0, taught: Taught | None = None
 ) -> Loss:
-    """`cross_entropy(layer(features), ...)` for features (P N, E): the same up to rounding; but for R-Drop, faster."""
+    """`cross_entropy(layer(features), ...)` for features (N, E): the same up to rounding, and faster."""
     low = computed_in(features)
-    # no gradient, one that has to be scaled first, or one that needs log p of two passes at once
-    if not torch.is_grad_enabled() or low == torch.float16 or agreement:
-        return cross_entropy(layer(features), targets, smoothing, agreement, taught)
+    if not torch.is_grad_enabled() or low == torch.float16:  # no gradient, or one that has to be scaled first
+        return cross_entropy(layer(features), targets, smoothing, taught)
     total, nll = _LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         features, layer.weight, layer.bias, targets, smoothing, taught, low
     )

@@ -45,28 +45,24 @@ class Seq2Seq(nn.Module):
         batch: Batch,
         smoothing: float = 0.0,
         forcing: float = 1.0,
-        agreement: float = 0.0,
         taught: Taught | None = None,
         guidance: float = 0.0,
     ) -> Loss:
         """The loss of a batch.
 
-        `forcing`: share of gold previous words (scheduled sampling, Bengio et al. 2015). `agreement`: the batch is
-        read twice, and this is the weight of the two agreeing (R-Drop, Liang et al. 2021). `taught`: what a teacher
-        makes of it, as `probabilities` of that. `guidance`: the weight of attention agreeing with the batch's alignment
-        (Chen et al. 2016).
+        `forcing`: share of gold previous words (scheduled sampling, Bengio et al. 2015). `taught`: what a teacher makes
+        of it, as `probabilities` of that. `guidance`: the weight of attention agreeing with the batch's alignment (Chen
+        et al. 2016).
         """
-        read = batch.twice() if agreement else batch
-        state = self.start(read.source, read.source_lengths)
+        state = self.start(batch.source, batch.source_lengths)
         if forcing < 1:
-            features, attention = self._scheduled(read.target_in, state, forcing)
+            features, attention = self._scheduled(batch.target_in, state, forcing)
         else:
-            features, attention = self._features(read.target_in, state)  # (B, T, E), (B, T, S)
-        targets = batch.target_out[batch.target_out != PAD]
-        features = features[read.target_out != PAD]
-        loss = linear_cross_entropy(features, self.decoder.output, targets, smoothing, agreement, taught)
-        if guidance and read.alignment is not None and attention is not None:
-            apart = -(read.alignment * attention.float().clamp_min(LEAST).log()).sum() * len(targets) / len(features)
+            features, attention = self._features(batch.target_in, state)  # (B, T, E), (B, T, S)
+        real = batch.target_out != PAD
+        loss = linear_cross_entropy(features[real], self.decoder.output, batch.target_out[real], smoothing, taught)
+        if guidance and batch.alignment is not None and attention is not None:
+            apart = -(batch.alignment * attention.float().clamp_min(LEAST).log()).sum()
             loss = replace(loss, total=loss.total + guidance * apart)
         return loss
 

@@ -209,7 +209,6 @@ class TranslationTraining(Training):
         0.0, ge=0, le=1, description="unigram: inverse temperature alpha; bpe: share of merges dropped; 0: off"
     )
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of input pieces replaced by <unk>")
-    r_drop: float = Field(0.0, ge=0, description="weight of the agreement of two passes (Liang et al. 2021), 0: one")
     guided_attention: float = Field(
         0.0,
         ge=0,

@@ -53,7 +53,7 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
             taught = Taught(meant, settings.teacher_share)
         guidance = settings.guided_attention * (1 - progress)
         share = forcing(settings, progress)
-        return model.loss(batch, settings.label_smoothing, share, settings.r_drop, taught, guidance)
+        return model.loss(batch, settings.label_smoothing, share, taught, guidance)
 
     pieces, padding = int(material.train.target_lengths.sum()), material.batches.padding(0)
     return Job(

@@ -69,63 +69,39 @@ def test_low_precision_logits_are_summed_in_float32() -> None:
     torch.testing.assert_close(low.total, cross_entropy(logits.bfloat16().float(), targets, 0.1).total)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("split", [1, 4, N])
-def test_agreement_is_the_mean_of_two_passes_and_their_divergences(smoothing: float, split: int) -> None:
-    one, two = torch.randn(N, V, requires_grad=True), torch.randn(N, V, requires_grad=True)
-    targets = torch.randint(V, (N,))
-    p, q = one.log_softmax(1), two.log_softmax(1)
-    apart = F.kl_div(q, p, reduction="sum", log_target=True) + F.kl_div(p, q, reduction="sum", log_target=True)
-    passes = [cross_entropy(logits, targets, smoothing).total for logits in (one, two)]
-    expected = sum(passes) / 2 + 3.0 / 4 * apart
-    parts = [
-        cross_entropy(torch.cat([one[at : at + split], two[at : at + split]]), targets[at : at + split], smoothing, 3.0)
-        for at in range(0, N, split)
-    ]
-    loss: Loss = reduce(add, parts)
-    assert loss.count == N
-    torch.testing.assert_close(loss.total, expected)
-    for found, wanted in zip(*(torch.autograd.grad(t, (one, two)) for t in (loss.total, expected)), strict=True):
-        torch.testing.assert_close(found, wanted)
-
-
 @smoothings
-@pytest.mark.parametrize("passes", [1, 2])
-def test_a_teacher_has_its_share(smoothing: float, passes: int) -> None:
-    logits, targets = torch.randn(passes * N, V), torch.randint(V, (N,))
+def test_a_teacher_has_its_share(smoothing: float) -> None:
+    logits, targets = torch.randn(N, V), torch.randint(V, (N,))
     teacher = torch.randn(N, V).softmax(1)
-    agreement = 1.0 if passes == 2 else 0.0
-    own = cross_entropy(logits, targets, smoothing, agreement)
-    loss = cross_entropy(logits, targets, smoothing, agreement, Taught(teacher, 0.3))
-    apart = own.total - cross_entropy(logits, targets, smoothing, 1e-9 * agreement).total  # of two passes
-    meant = F.cross_entropy(logits, teacher.repeat(passes, 1), reduction="sum") / passes
-    torch.testing.assert_close(loss.total, 0.7 * (own.total - apart) + 0.3 * meant + apart)
+    own = cross_entropy(logits, targets, smoothing)
+    loss = cross_entropy(logits, targets, smoothing, Taught(teacher, 0.3))
+    meant = F.cross_entropy(logits, teacher, reduction="sum")
+    torch.testing.assert_close(loss.total, 0.7 * own.total + 0.3 * meant)
     torch.testing.assert_close(loss.nll, own.nll)
-    sure = cross_entropy(logits, targets, smoothing, agreement, Taught(F.one_hot(targets, V).float(), 1.0))
-    torch.testing.assert_close(sure.total, own.nll + apart)
+    sure = cross_entropy(logits, targets, smoothing, Taught(F.one_hot(targets, V).float(), 1.0))
+    torch.testing.assert_close(sure.total, own.nll)
 
 
 @smoothings
-@pytest.mark.parametrize("agreement", [0.0, 2.5])
 @pytest.mark.parametrize("share", [None, 0.4])
 @pytest.mark.parametrize("count", [0, 1, BLOCK, 2 * BLOCK + 3])
 @pytest.mark.parametrize("low", [False, True])
 def test_with_its_layer_it_is_the_same(
-    smoothing: float, agreement: float, share: float | None, count: int, low: bool, monkeypatch: pytest.MonkeyPatch
+    smoothing: float, share: float | None, count: int, low: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loss_module, "TOGETHER", BLOCK * V)  # so that rows are taken in several parts
     torch.manual_seed(1)
     layer = torch.nn.Linear(5, V)
     targets = torch.randint(V, (count,))
-    features = torch.randn(count * (2 if agreement else 1), 5, requires_grad=True)
+    features = torch.randn(count, 5, requires_grad=True)
     taught = None if share is None else Taught(torch.randn(count, V).softmax(1), share)
     found = []
     for fused in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             if fused:
-                loss = linear_cross_entropy(features, layer, targets, smoothing, agreement, taught)
+                loss = linear_cross_entropy(features, layer, targets, smoothing, taught)
             else:
-                loss = cross_entropy(layer(features), targets, smoothing, agreement, taught)
+                loss = cross_entropy(layer(features), targets, smoothing, taught)
         assert loss.count == count
         assert loss.total.dtype == torch.float32
         gradients = torch.autograd.grad(3 * loss.total, (features, *layer.parameters()))
