@@ -424,7 +424,7 @@ class Page:
                 plots.curves(rows, path)
                 picture = gr.update(value=str(path), visible=True)
         address = str(request.request.base_url).rstrip("/") if request else "http://127.0.0.1:7860"
-        use = view.use(address, self.models[label].languages)
+        use = view.use(address, self.models[label].languages, request.username if request else None)
         return "\n\n".join(texts), picture, "\n---\n".join(recipes), use
 
     def new(self, name: str) -> Path:
@@ -466,6 +466,11 @@ def lines_of(path: str) -> list[str]:
 def all_of(model: Model, lines: Sequence[str], progress: gr.Progress) -> list[str]:
     """The translations of many lines, a batch at a time, so that other visitors come in between."""
     found: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if len(line) > LONGEST:
+            raise DataError(
+                f"line {number:,} has {len(line):,} letters, at most {LONGEST:,} are allowed: break it in two"
+            )
     for start in range(0, len(lines), model.service.batch):
         progress((start, len(lines)), unit="sentences")
         some = lines[start : start + model.service.batch]

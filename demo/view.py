@@ -155,15 +155,16 @@ def _system(folders: str | None) -> str | None:
     return folders and "+".join(PurePath(part).name for part in folders.split("+"))
 
 
-def use(address: str, languages: tuple[str, str]) -> str:
-    """How a program asks for translations, in Markdown."""
+def use(address: str, languages: tuple[str, str], user: str | None) -> str:
+    """How a program asks for translations, in Markdown; as `user` where the page wants a login."""
+    login = f', auth=("{user}", "…")' if user else ""
     named = "-".join(languages)
     return f"""### Use it from a program
 
 ```python
 from gradio_client import Client
 
-client = Client("{address}")
+client = Client("{address}"{login})
 client.predict("…", "{named}", api_name="/translate")
 client.predict("…", "its translation", "{named}", api_name="/score")   # log probability
 ```

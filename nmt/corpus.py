@@ -150,7 +150,7 @@ def load(
     """
     found = _place(path) if path else None
     if found:
-        files = _files(found, split, (source, target))
+        files = _files(found, split, (source, target), f"data.{split}" if key == "data.path" else key)
         stamp = _fingerprint(files, source, target, columns)
         return stored(partial(read_pairs, files, (source, target), columns), " and ".join(map(str, files)), stamp)
     if hub and isinstance(split, str):
@@ -277,8 +277,8 @@ def _place(path: str) -> Path | None:
     return next((place for place in _places(path) if os.path.exists(place)), None)
 
 
-def _files(place: Path, split: str | Sequence[str], languages: Pair) -> list[Path]:
-    """The file of a split, or the two of its sides."""
+def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str) -> list[Path]:
+    """The file of a split, or the two of its sides, that `key` can name instead."""
     folder = place if os.path.isdir(place) else place.parent
     if not isinstance(split, str):
         return [_named(folder, name) for name in split]
@@ -297,7 +297,7 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair) -> list[Pat
             raise DataError(f"{source or target}: no {stem}.{other} beside it: both sides are needed")
     raise MissingSplitError(
         f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
-        f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in data.{split}"
+        f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in {key}"
         + _or_held_out(split)
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic import Field as Field  # for the recipes of the shapes
 from pydantic import model_validator as model_validator
 
@@ -55,6 +55,16 @@ class Data(Section):
     max_ratio: float = Field(4.0, gt=1, description="pieces of the longer side over the shorter (short pairs exempt)")
     drop_duplicates: bool = True
     drop_identical: bool = Field(True, description="leave out training pairs whose two sides are equal")
+
+    @field_validator("train", "valid", "test", mode="before")
+    @classmethod
+    def _one_or_two(cls, given: object, about: ValidationInfo) -> object:
+        two = isinstance(given, list | tuple) and len(given) == 2 and all(isinstance(name, str) for name in given)
+        if isinstance(given, str) or two:
+            return given
+        raise ValueError(
+            f"data.{about.field_name}: {given!r} is not allowed: give a name, or a list of one for each side"
+        )
 
     @field_validator("extra", mode="before")
     @classmethod
@@ -448,7 +458,14 @@ def _set(content: dict[str, Any], change: str) -> None:
         raise RecipeError(f"--set {change}: '{value}' is not a YAML value: put it in quotes if it is text") from None
 
 
-_NEEDED = {"int_": "a whole number is needed", "float_": "a number is needed", "bool_": "true or false is needed"}
+_NEEDED = {
+    "int_": "a whole number is needed",
+    "float_": "a number is needed",
+    "bool_": "true or false is needed",
+    "string_": "text is needed",
+    "tuple_": "a list is needed",
+    "model_": "keys of its own are needed",
+}
 
 
 def _explain(kind: type[AnyRecipe], problem: dict[str, Any]) -> str:

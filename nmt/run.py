@@ -25,7 +25,7 @@ from nmt.recipe import AnyRecipe, Recipe, Task, differences
 from nmt.trainer import Position, Trainer
 from nmt.translate import Translator
 
-# what may change between stopping and going on: a longer training, on more cores, and what does not touch the weights
+# what may change between stopping and going on: how long, on how many cores, and what does not touch the weights
 FREE = (
     "training.epochs",
     "training.threads",
@@ -152,8 +152,10 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
         if state is None and (folder / checkpoint.WEIGHTS).is_file():
             _stateless(folder, recipe)
             return folder
-        if state is not None and _finished(folder, state, recipe):
-            return folder
+        if state is not None:
+            _not_beyond(folder, Position(**state["position"]), recipe.training.epochs)
+            if _finished(folder, state, recipe):
+                return folder
         if resume and state is None:
             say(f"{folder}: no checkpoint yet, starting from the beginning")
         _train(recipe, folder, state, group)
@@ -215,12 +217,19 @@ def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
         raise CallError(f"{folder} is an exported translator: go on with the run that it comes from")
     before = checkpoint.read_recipe(type(recipe), folder)
     changed = [key for key in differences(before, recipe) if key not in FREE and key != "name"]
-    if recipe.training.epochs < before.training.epochs:
-        changed.append("training.epochs (a longer training would do)")
     if changed:
         raise CallError(
             f"{folder} was trained with another recipe, which differs in {', '.join(changed)}: go on with "
             f"`nmt train {folder / checkpoint.RECIPE} --out {folder} --resume`, or train elsewhere with --out"
+        )
+
+
+def _not_beyond(folder: Path, at: Position, epochs: int) -> None:
+    """Raises CallError where a shorter training would have ended already."""
+    if at.epoch > epochs or (at.epoch == epochs and not at.finished):
+        least = at.epoch if at.finished else at.epoch + 1
+        raise CallError(
+            f"{folder} is through epoch {at.epoch}: training.epochs={epochs} is too few, {least} or more will do"
         )
 
 

@@ -449,6 +449,9 @@ def test_a_split_that_is_not_there_is_told_from_one_that_is_wrong(tmp_path: Path
     write(tmp_path / "train.en", "a\n")
     with pytest.raises(MissingSplitError, match=r"no split 'test': looked for test\.en and test\.de"):
         corpus.load("test", "en", "de", str(tmp_path))
+    (tmp_path / "more").mkdir()
+    with pytest.raises(MissingSplitError, match=r"no split 'train'.* or name its file in data\.extra"):
+        corpus.load("train", "en", "de", str(tmp_path / "more"), key="data.extra")
     with pytest.raises(DataError, match=r"train\.en: no train\.de beside it") as error:
         corpus.load("train", "en", "de", str(tmp_path))
     assert not isinstance(error.value, MissingSplitError)

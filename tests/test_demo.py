@@ -338,7 +338,7 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
 # -- files, evaluation, about
 
 
-def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> None:
+def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     upload = tmp_path / "my text.txt"
     upload.write_text("\n".join([LINES[0], "", LINES[1], ""]))
     nothing, found = page.file(str(upload), FIRST, gr.Progress())
@@ -347,6 +347,10 @@ def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy) -> No
     expected = [one.text for one in Translator.load(toy.attention, threads=1).translate(LINES[:2])]
     assert done.read_text() == f"{expected[0]}\n\n{expected[1]}\n"
     assert done.name == "my text.de.txt"
+    monkeypatch.setattr(page_module, "LONGEST", 20)
+    upload.write_text(f"kala\n{'kala ' * 9}\n")
+    with pytest.raises(gr.Error, match="line 2 has 44 letters, at most 20 are allowed: break it in two"):
+        list(page.file(str(upload), FIRST, gr.Progress()))
     upload.write_bytes(b"\xff")
     tagged = upload.rename(upload.with_name("a <b>.txt"))
     with pytest.raises(gr.Error, match=r"^'a &lt;b&gt;.txt: line 1"):
@@ -389,6 +393,8 @@ def test_about_a_model_without_paths_of_the_machine(page: Any, toy: Toy) -> None
     assert "parameters: encoder" in text
     assert "cell: gru" in recipe
     assert '"en-de", api_name="/translate"' in use
+    assert "auth" not in use
+    assert """auth=("ana", "…"))""" in view.use("http://localhost", ("en", "de"), "ana")
     assert "nrefs:1" in text
     assert Path(picture["value"]).is_file()
     assert str(toy.corpus.parent) not in text + recipe

@@ -145,6 +145,25 @@ def test_out_of_range_is_named_with_the_bound(key: str, value: object, bound: st
     assert bound in reason
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("data.train", 5, "give a name, or a list of one for each side"),
+        ("data.valid", ["a.en", 3], "give a name, or a list of one for each side"),
+        ("data.test", ["a.en"], "give a name, or a list of one for each side"),
+        ("data.extra", 5, "a list is needed"),
+        ("data.columns", "en", "a list is needed"),
+        ("data.path", 5, "text is needed"),
+        ("model.encoder", 3, "keys of its own are needed"),
+        ("training.epochs", "many", "a whole number is needed"),
+        ("training.clip", "much", "a number is needed"),
+    ],
+)
+def test_another_type_is_named_with_what_is_needed(key: str, value: object, needed: str) -> None:
+    message = refused(content_with((key, value)), f"{key}: {value!r} is not allowed: {needed}")
+    assert message.count(key) == 1, "said once, whatever it might have been"
+
+
 def test_all_problems_are_said_at_once() -> None:
     refused({"model": {"cel": "gru", "embed": 0}}, "'data' is missing", "model.cel", "model.embed")
 

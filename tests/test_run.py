@@ -397,7 +397,7 @@ def test_a_changed_recipe_is_not_resumed(toy: Toy) -> None:
     assert "training has finished already" in call(*stored).err
     result = call("train", toy.recipe, "--set", "training.epochs=7", *flags)
     assert result.status == 2
-    assert "which differs in training.epochs (a longer training would do)" in result.error
+    assert "is through epoch 8: training.epochs=7 is too few, 8 or more will do" in result.error
     assert before == {file: file.read_bytes() for file in toy.attention.rglob("*") if file.is_file()}
 
 
@@ -414,6 +414,27 @@ def test_a_longer_training_goes_on(toy: Toy) -> None:
     assert [row["step"] for row in rows][:8] == steps
     assert load("run/recipe.yaml").training.epochs == 10
     assert json.loads(Path("run/model.json").read_text())["updates"] == rows[-1]["step"]
+
+
+def test_what_was_stopped_may_end_sooner(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    works: Callable[..., None] = checkpoint.update_info
+    times = iter(range(9))
+
+    def stops(*args: Any) -> None:
+        if next(times) == 1:
+            raise KeyboardInterrupt
+        works(*args)
+
+    flags = ["--set=training.samples=0", "--out=run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "update_info", stops)
+        assert call("train", toy.recipe, "--set=training.epochs=4", *flags).status == 130
+    result = call("train", toy.recipe, "--set=training.epochs=1", *flags, "--resume")
+    assert (result.status, "is through epoch 1: training.epochs=1 is too few, 2 or more" in result.error) == (2, True)
+    result = call("train", toy.recipe, "--set=training.epochs=2", *flags, "--resume")
+    assert result.status == 0, result.err
+    assert [row["epoch"] for row in metrics(Path("run"), "valid")] == [1, 2]
+    assert load("run/recipe.yaml").training.epochs == 2
 
 
 def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
