@@ -488,8 +488,6 @@ def main() -> NoReturn:
         app()
     except NmtError as error:
         _fail(str(error), error.status)
-    except KeyboardInterrupt:
-        _fail("stopped", 130)
     except Exception as error:
         if os.environ.get("NMT_DEBUG"):
             raise

@@ -22,7 +22,7 @@ from unicodedata import east_asian_width
 import yaml
 
 from nmt import corpus, holdout, recipe, tokenizer
-from nmt.checkpoint import replacing
+from nmt.checkpoint import write_text
 from nmt.corpus import Corpus
 from nmt.errors import CallError, DataError
 from nmt.formats import READERS, Pair, kind, unpacked
@@ -94,8 +94,7 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     held = max(1, min(MOST_HELD, different // HELD)) if _stands_alone(languages, folder) else 0
     text = _text(pairs, languages, folder, names, held)
     recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
-    with replacing(out) as place:
-        place.write_text(text, encoding="utf-8")
+    write_text(out, text)
     return text
 
 

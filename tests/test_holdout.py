@@ -81,6 +81,14 @@ def test_empty_and_copied_sentences_are_not_held_out() -> None:
     assert held["valid"] | held["test"] < set(pairs())
 
 
+def test_a_side_is_its_letters_with_their_marks() -> None:
+    """A vowel sign makes another word, as another letter does; case and punctuation make none."""
+    same, other = [("Kala!", "kala"), ("kala", "Kala.")], [("की", "ki"), ("को", "ko"), ("क", "k")]
+    assert holdout.different(whole([*pairs(), *same])) == 200
+    assert holdout.different(whole([*pairs(), ("kala", "hal"), ("Kala!", "Hal")])) == 201
+    assert holdout.different(whole([*pairs(), *other])) == 203
+
+
 def test_too_many_is_an_error_that_says_how_many_are_possible() -> None:
     with pytest.raises(
         DataError, match=r"toy: data\.hold_out: 26 pairs .* of 200 different ones: set it to 25 or less"
