@@ -228,7 +228,7 @@ class TranslationTraining(Training):
         None, description="a model folder, or several as a+b, whose pieces are used and probabilities learnt too"
     )
     teacher_share: float = Field(0.5, gt=0, le=1, description="of the loss (Kim and Rush 2016, section 3.1)")
-    validate_sentences: int = Field(1000, ge=1, description="valid sentences translated at a validation, from the top")
+    validate_sentences: int = Field(1000, ge=1, description="pairs of valid that a validation looks at, from the top")
     metric: Literal["bleu", "chrf", "perplexity"] = Field("bleu", description="picks the best model and stops early")
     samples: int = Field(3, ge=0, description="translations shown at each validation")
     init_from: str | None = Field(None, description="a model folder whose weights and tokenizers to start from")

@@ -19,7 +19,7 @@ from nmt.translate import Member, Translator
 
 
 class Validation:
-    """Perplexity on the valid split, BLEU and chrF of its greedy translations, and some of them to look at."""
+    """Perplexity, BLEU and chrF (greedy) of the first `validate_sentences` of valid, and some of them to look at."""
 
     def __init__(self, model: Seq2Seq, material: Material, recipe: Recipe, hardware: Hardware) -> None:
         count = min(len(material.valid), recipe.training.validate_sentences)
@@ -31,7 +31,7 @@ class Validation:
         self.member = Member(model, material.source, material.target)
 
     def __call__(self, quick: bool) -> dict[str, Any]:
-        """Figures over the whole split; with `quick` over a few sentences, only to see that it works."""
+        """Figures over all of these; with `quick` over a few, only to see that it works."""
         count = min(16, len(self.sources)) if quick else len(self.sources)
         nll = self._nll(8 if quick else 64, count)
         translator = Translator([self.member], self.search, self.hardware.device, self.recipe)  # with weights as now
