@@ -462,9 +462,9 @@ _NEEDED = {
     "int_": "a whole number is needed",
     "float_": "a number is needed",
     "bool_": "true or false is needed",
-    "string_": "text is needed",
-    "tuple_": "a list is needed",
-    "model_": "keys of its own are needed",
+    "string_type": "text is needed",
+    "tuple_type": "a list is needed",
+    "model_type": "keys of its own are needed",
 }
 
 
