@@ -469,7 +469,7 @@ def all_of(model: Model, lines: Sequence[str], progress: gr.Progress) -> list[st
     for number, line in enumerate(lines, 1):
         if len(line) > LONGEST:
             raise DataError(
-                f"line {number:,} has {len(line):,} letters, at most {LONGEST:,} are allowed: break it in two"
+                f"sentence {number:,} has {len(line):,} letters, at most {LONGEST:,} are allowed: break it in two"
             )
     for start in range(0, len(lines), model.service.batch):
         progress((start, len(lines)), unit="sentences")

@@ -153,7 +153,7 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
             _stateless(folder, recipe)
             return folder
         if state is not None:
-            _not_beyond(folder, Position(**state["position"]), recipe.training.epochs)
+            _not_beyond(folder, Position(**state["position"]), recipe)
             if _finished(folder, state, recipe):
                 return folder
         if resume and state is None:
@@ -224,8 +224,11 @@ def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
         )
 
 
-def _not_beyond(folder: Path, at: Position, epochs: int) -> None:
-    """Raises CallError where a shorter training would have ended already."""
+def _not_beyond(folder: Path, at: Position, recipe: AnyRecipe) -> None:
+    """Raises CallError where a training made shorter would have ended already."""
+    epochs = recipe.training.epochs
+    if epochs >= checkpoint.read_recipe(type(recipe), folder).training.epochs:
+        return  # also one that was stopped between its last update and its end
     if at.epoch > epochs or (at.epoch == epochs and not at.finished):
         least = at.epoch if at.finished else at.epoch + 1
         raise CallError(

@@ -349,7 +349,7 @@ def test_a_file_comes_back_translated(page: Any, tmp_path: Path, toy: Toy, monke
     assert done.name == "my text.de.txt"
     monkeypatch.setattr(page_module, "LONGEST", 20)
     upload.write_text(f"kala\n{'kala ' * 9}\n")
-    with pytest.raises(gr.Error, match="line 2 has 44 letters, at most 20 are allowed: break it in two"):
+    with pytest.raises(gr.Error, match="sentence 2 has 44 letters, at most 20 are allowed: break it in two"):
         list(page.file(str(upload), FIRST, gr.Progress()))
     upload.write_bytes(b"\xff")
     tagged = upload.rename(upload.with_name("a <b>.txt"))

@@ -435,6 +435,10 @@ def test_what_was_stopped_may_end_sooner(toy: Toy, monkeypatch: pytest.MonkeyPat
     assert result.status == 0, result.err
     assert [row["epoch"] for row in metrics(Path("run"), "valid")] == [1, 2]
     assert load("run/recipe.yaml").training.epochs == 2
+    state = torch.load("run/training/state.pt", weights_only=False)
+    torch.save(state | {"position": state["position"] | {"finished": False}}, "run/training/state.pt")
+    result = call("train", toy.recipe, "--set=training.epochs=2", *flags, "--resume")
+    assert result.status == 0, "stopped after its last update, it still ends"
 
 
 def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
