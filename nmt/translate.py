@@ -7,8 +7,10 @@ The command line, the page and the validation during training all translate thro
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +35,7 @@ from nmt.tokenizer import BOS, EOS, NEVER, UNK, Tokenizer
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
 WORKERS = 8  # batches searched at once; with more they would wait for each other in Python
 ENDS = tuple(".!?;…。！？；")  # a line that is too long is cut after one of these, if it can be
+_SOLID = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH")  # sentences follow without a space
 _BREAKS = str.maketrans("\n\r\0", "   ")  # a model that spells bytes may write these: a translation is one line
 _WORDS = re.compile(r"\S*?[…。！？；]+\s*|\S+\s*")  # with the space after them; some scripts have none
 
@@ -446,13 +449,19 @@ class Translator:
         words = [piece for part, _ in pairs for piece in source.split(part.text)]
         attention = looks[0][:, : len(words) + 1] if len(looks) == 1 and looks[0] is not None else None
         return Translation(
-            " ".join(texts).translate(_BREAKS),
+            functools.reduce(_together, texts).translate(_BREAKS),
             sum(hypothesis.score for hypothesis in chosen) / len(chosen),
             target.pieces(ids),
             [value for hypothesis in chosen for value in hypothesis.log_probs],
             words,
             attention,
         )
+
+
+def _together(text: str, more: str) -> str:
+    """Two parts of a line as one: with a space between them, but in Chinese and Japanese."""
+    meet = (text[-1:], more[:1])
+    return f"{text}{'' if all(unicodedata.name(each, '').startswith(_SOLID) for each in meet) else ' '}{more}"
 
 
 def _rescored(one: Hypothesis, back: Scored, settings: Search) -> Hypothesis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -410,6 +411,21 @@ def test_a_long_line_is_translated_in_parts(translator: Translator) -> None:
     assert len(found[1].alternatives) == 1
     assert texts(found)[::2] == texts(translator.translate(["kala", "puu"]))
     assert len(found[1].log_probs) == len(found[1].tokens) + len(parts)
+
+
+@pytest.mark.parametrize(
+    ("parts", "line"),
+    [
+        (("It rains.", "He sleeps."), "It rains. He sleeps."),
+        (("今天下雨。", "他睡了。"), "今天下雨。他睡了。"),
+        (("雨が", "カサにふる？", "うん"), "雨がカサにふる？うん"),
+        (("他说：", "Hello"), "他说： Hello"),
+        (("비가 온다.", "그는 잔다."), "비가 온다. 그는 잔다."),
+        (("ฝนตก", "เขานอน"), "ฝนตก เขานอน"),  # its sentences have spaces between them
+    ],
+)
+def test_parts_meet_as_their_script_wants(parts: tuple[str, ...], line: str) -> None:
+    assert functools.reduce(translate._together, parts) == line
 
 
 def test_a_prefix_belongs_to_the_first_part(attention: Translator) -> None:
