@@ -30,7 +30,7 @@ demo: starter
 	$(BIN)/nmt demo runs/starter-en-de
 
 test: $(VENV)/installed
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check .
