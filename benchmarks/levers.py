@@ -54,7 +54,6 @@ ATTENTION: Levers = {
     "no averaging of weights": ("training.ema=0",),
     "no weight decay": ("training.weight_decay=0",),
     "scheduled sampling, linear to 0.8": ("training.teacher_forcing=0.8", "training.teacher_forcing_schedule=linear"),
-    "word dropout 0.1": ("training.word_dropout=0.1",),
     "BPE": ("tokenizer.model=bpe",),
     "BPE-dropout 0.1": ("tokenizer.model=bpe", "training.subword_sampling=0.1"),
     "subword sampling 0.5": ("training.subword_sampling=0.5",),
@@ -73,7 +72,6 @@ FIXED: Levers = {
     "encoder of 768": ("model.encoder.hidden=768",),
     "GRU": ("model.cell=gru",),
     "dropout 0.3": tuple(f"model.dropout.{what}=0.3" for what in ("embedding", "layers", "output")),
-    "word dropout 0.1": ("training.word_dropout=0.1",),
     "subword sampling 0.5": ("training.subword_sampling=0.5",),
 }
 

@@ -40,6 +40,7 @@ if sys.platform != "win32":
 FORMAT = 1
 RECIPE, INFO = "recipe.yaml", "model.json"
 WEIGHTS, STATE, METRICS = "model.safetensors", "training/state.pt", "metrics.jsonl"
+RETIRED = ("r_drop", "word_dropout")  # of `training`, in the recipes of older versions: a trained model does without
 UNFINISHED = ".part"  # the end of a file's name while it is being written
 
 
@@ -210,6 +211,9 @@ def read_recipe(kind: type[R], folder: Path) -> R:
     here, wanted = content.get("task", "translation"), kind.model_fields["task"].default
     if here != wanted:
         raise CheckpointError(f"{folder}: a model for {here}, not for {wanted}: choose another folder or another verb")
+    training = content.get("training")
+    if here == "translation" and isinstance(training, dict):
+        content["training"] = {key: value for key, value in training.items() if key not in RETIRED}
     return parse_as(kind, content, str(path))
 
 

@@ -26,7 +26,7 @@ from nmt.hardware import cores
 from nmt.progress import say
 from nmt.recipe import Data, Recipe, TranslationTraining
 from nmt.recipe import Tokenizer as TokenizerSpec
-from nmt.tokenizer import UNK, Tokenizer
+from nmt.tokenizer import Tokenizer
 
 
 @cache
@@ -159,7 +159,7 @@ def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None
 
 
 class TrainingStream:
-    """The batches of a training set, with subword sampling and word dropout drawn anew in each epoch.
+    """The batches of a training set, with subword sampling drawn anew in each epoch.
 
     With `training.guided_attention` they have the alignment of a lexicon that is learnt first.
     In a group of processes, this one's share of each, or None where a batch has too few rows for all.
@@ -178,33 +178,20 @@ class TrainingStream:
         rows = self.material.batches.plan(epoch)[number][self.group.rank :: self.group.size]
         if not len(rows):
             return None
-        seed = seed_of(self.settings.seed, epoch, number)
         if self.settings.subword_sampling:
+            seed = seed_of(self.settings.seed, epoch, number)
             batch = self.material.train.sampled(rows, seed, self.settings.subword_sampling)
         else:
             batch = self.material.train.batch(rows)
         if self.lexicon is not None:
             alignment = self.lexicon.alignment(batch.source.numpy(), batch.target_out.numpy())
             batch = replace(batch, alignment=torch.from_numpy(alignment))
-        if self.settings.word_dropout:
-            batch = drop_words(batch, self.settings.word_dropout, seed)
         return batch.to(self.device)
 
 
 def seed_of(seed: int, epoch: int, number: int) -> int:
     """The seed of what is drawn for batch `number` of an epoch, the same in any process."""
     return zlib.crc32(f"{seed} {epoch} {number}".encode())
-
-
-def drop_words(batch: Batch, share: float, seed: int) -> Batch:
-    """A batch with that share of its input pieces replaced by <unk> (Gal and Ghahramani 2016; Sennrich et al. 2016)."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def dropped(tokens: torch.Tensor) -> torch.Tensor:
-        chosen = torch.rand(tokens.shape, generator=generator) < share
-        return tokens.masked_fill(chosen & (tokens > UNK), UNK)  # special pieces and padding stay
-
-    return replace(batch, source=dropped(batch.source), target_in=dropped(batch.target_in))
 
 
 def overlaps(recipe: Recipe, train: Corpus, valid: Corpus) -> dict[str, Overlap]:

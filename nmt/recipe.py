@@ -218,7 +218,6 @@ class TranslationTraining(Training):
     subword_sampling: float = Field(
         0.0, ge=0, le=1, description="unigram: inverse temperature alpha; bpe: share of merges dropped; 0: off"
     )
-    word_dropout: float = Field(0.0, ge=0, lt=1, description="share of input pieces replaced by <unk>")
     guided_attention: float = Field(
         0.0,
         ge=0,

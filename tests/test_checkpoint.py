@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from nmt import checkpoint
-from nmt.errors import CheckpointError
+from nmt.errors import CheckpointError, RecipeError
 from nmt.recipe import Recipe, parse
 
 RECIPE = parse({"data": {"source": "en", "target": "de", "path": "corpus"}}, "test")
@@ -300,6 +300,17 @@ def test_no_folder(tmp_path: Path) -> None:
     for name in ("gone", "file"):
         with pytest.raises(CheckpointError, match=f"{name}: no such model folder"):
             checkpoint.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("key", checkpoint.RETIRED)
+def test_a_folder_of_an_older_version_is_read(tmp_path: Path, key: str) -> None:
+    folder = folder_of(tmp_path / "run")
+    path = folder / "recipe.yaml"
+    path.write_text(path.read_text().replace("training:\n", f"training:\n  {key}: 0.0\n"))
+    assert checkpoint.read(folder).recipe == RECIPE
+    path.write_text(path.read_text().replace(f"  {key}:", "  no_such_key:"))
+    with pytest.raises(RecipeError, match="no_such_key"):
+        checkpoint.read(folder)
 
 
 @pytest.mark.parametrize("name", [checkpoint.INFO, "recipe.yaml"])

@@ -28,6 +28,7 @@ from nmt.shapes.classifier import (
     Lines,
     build,
     confusion,
+    drop_words,
     encoded,
     figures,
     files_of,
@@ -183,6 +184,17 @@ def test_attention_is_one_of_ours_and_begins_as_the_mean() -> None:
 
 
 # -- data
+
+
+def test_words_are_dropped_and_nothing_special() -> None:
+    lines = padded([[9] * 60, [8] * 30])
+    dropped = drop_words(lines, 0.3, seed=1).source
+    assert torch.equal(dropped, drop_words(lines, 0.3, seed=1).source)
+    assert not torch.equal(dropped, drop_words(lines, 0.3, seed=2).source)
+    changed = dropped != lines.source
+    assert (dropped[changed] == UNK).all()
+    assert not (changed & (lines.source <= UNK)).any()
+    assert 0.15 < changed.sum() / 90 < 0.45
 
 
 def test_an_epoch_has_every_line_once_with_its_class_and_drops_words_anew() -> None:

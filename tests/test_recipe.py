@@ -120,7 +120,6 @@ def test_a_wrong_kind_is_named(key: str, value: object, reason: str) -> None:
         ("training.ema", 1, "1"),
         ("training.teacher_forcing", 1.1, "1"),
         ("training.subword_sampling", -0.1, "0"),
-        ("training.word_dropout", 1, "1"),
         ("training.validate_every", 0, "1"),
         ("training.patience", 0, "1"),
         ("training.threads", 0, "1"),

@@ -36,7 +36,6 @@ from nmt import Translator, checkpoint, corrections, hardware, material, run, st
 from nmt.data import collate
 from nmt.errors import CheckpointError, RecipeError
 from nmt.recipe import Data, load
-from nmt.tokenizer import BOS, PAD, UNK
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +73,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "accumulation": {"training.accumulate": 3, "training.batch_tokens": 40},
     "subword sampling": {"training.subword_sampling": 0.2},
     "bpe dropout": {"tokenizer": {"model": "bpe", "vocab_size": 48}, "training.subword_sampling": 0.1},
-    "word dropout": {"training.word_dropout": 0.1},
-    "guided attention": {"training.guided_attention": 0.5, "training.word_dropout": 0.1},
+    "guided attention": {"training.guided_attention": 0.5},
     "plateau": {"training.schedule": "plateau", "training.validate_every": 6, "training.metric": "chrf"},
     "inverse square root": {"training.schedule": "inverse_sqrt", "training.metric": "perplexity"},
     "constant, no average": {"training.schedule": "constant", "training.ema": 0.0, "training.label_smoothing": 0.1},
@@ -192,7 +190,6 @@ STOPPABLE = {  # with all that draws at random
     "training.accumulate": 2,
     "training.checkpoint_minutes": 0,
     "training.subword_sampling": 0.2,
-    "training.word_dropout": 0.1,
     "training.samples": 0,
     "training.metric": "perplexity",  # which gets better at each validation
     "training.validate_sentences": 5,
@@ -657,22 +654,6 @@ def test_a_run_that_lost_its_tokenizer_is_not_resumed(whole: Whole) -> None:
 
 
 # ---- Parts -----------------------------------------------------------------------------------------------------------
-
-
-def test_word_dropout_drops_its_share_and_nothing_special() -> None:
-    batch = collate([[9] * 60, [8] * 30], [[7] * 50, [6] * 20])
-    dropped = material.drop_words(batch, 0.3, seed=1)
-    again = material.drop_words(batch, 0.3, seed=1)
-    assert torch.equal(dropped.source, again.source)
-    assert not torch.equal(dropped.source, material.drop_words(batch, 0.3, seed=2).source)
-    assert torch.equal(dropped.target_out, batch.target_out)
-    for before, after in ((batch.source, dropped.source), (batch.target_in, dropped.target_in)):
-        changed = before != after
-        assert (after[changed] == UNK).all()
-        assert not ((before <= UNK) & changed).any()
-        assert 0.15 < changed.sum() / (before > UNK).sum() < 0.45
-    assert (dropped.target_in[:, 0] == BOS).all()
-    assert (dropped.target_in == PAD).sum() == (batch.target_in == PAD).sum()
 
 
 def test_the_starter_writes_english_and_german_only() -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -36,7 +36,7 @@ from nmt.errors import DataError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.loss import Loss, cross_entropy
-from nmt.material import drop_words, seed_of
+from nmt.material import seed_of
 from nmt.model import sizes
 from nmt.progress import say
 from nmt.recipe import AnyRecipe, Cell, Field, Section, Training, changed, model_validator
@@ -44,7 +44,7 @@ from nmt.recipe import Dropout as DropoutShares
 from nmt.shapes import bag, scores
 from nmt.shapes.report import Report
 from nmt.shapes.words import SHORTEST, Spelled, Spelling, Words, spelled
-from nmt.tokenizer import Tokenizer
+from nmt.tokenizer import UNK, Tokenizer
 
 TOGETHER = 64  # lines that are classified at once
 SHOWN = 10  # labels in a message
@@ -297,6 +297,12 @@ class Lines:
 def encoded(vocabulary: Vocabulary, lines: Sequence[str]) -> Lines:
     """Lines as a vocabulary reads them."""
     return Lines(vocabulary.encode(lines), spelled if isinstance(vocabulary, Spelled) else padded)
+
+
+def drop_words(lines: Batch, share: float, seed: int) -> Batch:
+    """Lines with that share of their pieces replaced by <unk> (Gal and Ghahramani 2016; Sennrich et al. 2016)."""
+    chosen = torch.rand(lines.source.shape, generator=torch.Generator().manual_seed(seed)) < share
+    return replace(lines, source=lines.source.masked_fill(chosen & (lines.source > UNK), UNK))  # padding and ends stay
 
 
 class LabelledLines:
