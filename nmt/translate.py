@@ -460,8 +460,10 @@ class Translator:
 
 def _together(text: str, more: str) -> str:
     """Two parts of a line as one: with a space between them, but in Chinese and Japanese."""
-    meet = (text[-1:], more[:1])
-    return f"{text}{'' if all(unicodedata.name(each, '').startswith(_SOLID) for each in meet) else ' '}{more}"
+    if not (text and more):
+        return text + more
+    solid = all(unicodedata.name(letter, "").startswith(_SOLID) for letter in (text[-1], more[0]))
+    return f"{text}{'' if solid else ' '}{more}"
 
 
 def _rescored(one: Hypothesis, back: Scored, settings: Search) -> Hypothesis:

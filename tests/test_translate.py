@@ -420,6 +420,7 @@ def test_a_long_line_is_translated_in_parts(translator: Translator) -> None:
         (("今天下雨。", "他睡了。"), "今天下雨。他睡了。"),
         (("雨が", "カサにふる？", "うん"), "雨がカサにふる？うん"),
         (("他说：", "Hello"), "他说： Hello"),
+        (("", "It rains.", "", "雨。", ""), "It rains. 雨。"),  # of a part, nothing may be written
         (("비가 온다.", "그는 잔다."), "비가 온다. 그는 잔다."),
         (("ฝนตก", "เขานอน"), "ฝนตก เขานอน"),  # its sentences have spaces between them
     ],
