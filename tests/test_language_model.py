@@ -283,7 +283,7 @@ def test_thirty_two_examples_are_learnt_by_heart() -> None:
     ids = [[draw.randint(4, 11) for _ in range(draw.randint(3, 8))] for _ in range(32)]
     lines = [[number + 12, *line] for number, line in enumerate(ids)]  # each begins with its own number
     model = build(recipe_of(model={"layers": 1, "hidden": 64, "embed": 24}), 44)
-    optimizer = torch.optim.Adam(model.parameters(), 0.02)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
     from nmt.shapes.language_model import _batch
 
     chunk = _batch(lines, torch.device("cpu"))
