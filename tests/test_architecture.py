@@ -139,7 +139,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "shapes.tagger": (
         7,
         {"attention", "cells", "checkpoint", "data", "encoder", "formats", "hardware", "job", "loss", "model"}
-        | {"recipe", "shapes.frames", "shapes.report", "shapes.scores", "shapes.tagged", "tokenizer"},
+        | {"recipe", "shapes.frames", "shapes.report", "shapes.scores", "shapes.tagged", "shapes.words", "tokenizer"},
     ),
     "shapes.language_model": (
         7,

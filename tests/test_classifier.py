@@ -28,7 +28,6 @@ from nmt.shapes.classifier import (
     Lines,
     build,
     confusion,
-    drop_words,
     encoded,
     figures,
     files_of,
@@ -38,7 +37,7 @@ from nmt.shapes.classifier import (
     padded,
     read,
 )
-from nmt.shapes.words import Spelled, Spelling, Words, spelled
+from nmt.shapes.words import Spelled, Spelling, Words, dropped, spelled
 from nmt.tokenizer import EOS, UNK
 
 REAL = Path(os.environ.get("NMT_DATA") or "nowhere")
@@ -187,13 +186,13 @@ def test_attention_is_one_of_ours_and_begins_as_the_mean() -> None:
 
 
 def test_words_are_dropped_and_nothing_special() -> None:
-    lines = padded([[9] * 60, [8] * 30])
-    dropped = drop_words(lines, 0.3, seed=1).source
-    assert torch.equal(dropped, drop_words(lines, 0.3, seed=1).source)
-    assert not torch.equal(dropped, drop_words(lines, 0.3, seed=2).source)
-    changed = dropped != lines.source
-    assert (dropped[changed] == UNK).all()
-    assert not (changed & (lines.source <= UNK)).any()
+    before = padded([[9] * 60, [8] * 30]).source
+    after, again, other = (dropped(before, 0.3, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(after, again)
+    assert not torch.equal(after, other)
+    changed = before != after
+    assert (after[changed] == UNK).all()
+    assert not (changed & (before <= UNK)).any()
     assert 0.15 < changed.sum() / 90 < 0.45
 
 

@@ -43,8 +43,8 @@ from nmt.recipe import AnyRecipe, Cell, Field, Section, Training, changed, model
 from nmt.recipe import Dropout as DropoutShares
 from nmt.shapes import bag, scores
 from nmt.shapes.report import Report
-from nmt.shapes.words import SHORTEST, Spelled, Spelling, Words, spelled
-from nmt.tokenizer import UNK, Tokenizer
+from nmt.shapes.words import SHORTEST, Spelled, Spelling, Words, dropped, spelled
+from nmt.tokenizer import Tokenizer
 
 TOGETHER = 64  # lines that are classified at once
 SHOWN = 10  # labels in a message
@@ -299,12 +299,6 @@ def encoded(vocabulary: Vocabulary, lines: Sequence[str]) -> Lines:
     return Lines(vocabulary.encode(lines), spelled if isinstance(vocabulary, Spelled) else padded)
 
 
-def drop_words(lines: Batch, share: float, seed: int) -> Batch:
-    """Lines with that share of their pieces replaced by <unk> (Gal and Ghahramani 2016; Sennrich et al. 2016)."""
-    chosen = torch.rand(lines.source.shape, generator=torch.Generator().manual_seed(seed)) < share
-    return replace(lines, source=lines.source.masked_fill(chosen & (lines.source > UNK), UNK))  # padding and ends stay
-
-
 class LabelledLines:
     """Lines as batches of about equal length; words are dropped anew in each epoch."""
 
@@ -320,7 +314,8 @@ class LabelledLines:
         rows = self.plan.plan(epoch)[number]
         lines = self.lines.batch(rows)
         if self.settings.word_dropout:
-            lines = drop_words(lines, self.settings.word_dropout, seed_of(self.settings.seed, epoch, number))
+            generator = torch.Generator().manual_seed(seed_of(self.settings.seed, epoch, number))
+            lines = replace(lines, source=dropped(lines.source, self.settings.word_dropout, generator))
         return Labelled(lines.to(self.device), self.classes[torch.from_numpy(rows)].to(self.device))
 
 

@@ -46,6 +46,7 @@ from nmt.recipe import Dropout as Drop
 from nmt.shapes import frames, scores
 from nmt.shapes.report import Report
 from nmt.shapes.tagged import Example, TaggedData, baselines, gold, read
+from nmt.shapes.words import dropped
 from nmt.tokenizer import EOS, UNK, Tokenizer
 
 PIECES = "target.model"
@@ -203,12 +204,8 @@ def hidden(batch: Batch, share: float) -> Batch:
     """A batch with that share of its pieces replaced by <unk>."""
     if not share:
         return batch
-
-    def dropped(pieces: Tensor) -> Tensor:
-        return pieces.masked_fill((torch.rand(pieces.shape, device=pieces.device) < share) & (pieces > UNK), UNK)
-
-    source = None if batch.source is None else dropped(batch.source)
-    return replace(batch, steps=dropped(batch.steps), source=source)
+    source = None if batch.source is None else dropped(batch.source, share)
+    return replace(batch, steps=dropped(batch.steps, share), source=source)
 
 
 def build(recipe: TaggerRecipe, vocab: int) -> Tagger:

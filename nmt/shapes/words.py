@@ -28,6 +28,12 @@ from nmt.tokenizer import PAD, UNK
 SHORTEST = 3  # letters of an n-gram, the ends of the word among them
 
 
+def dropped(ids: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """Ids of any shape with that share of the known ones <unk> (Gal and Ghahramani 2016; Sennrich et al. 2016)."""
+    chosen = torch.rand(ids.shape, generator=generator, device=ids.device) < share
+    return ids.masked_fill(chosen & (ids > UNK), UNK)  # padding and ends stay
+
+
 class Words:
     """Words and their ids, <unk> for all others."""
 
