@@ -225,18 +225,18 @@ def main() -> None:
         checkpoint.restore(model, checkpoint.load_file(given.out / checkpoint.WEIGHTS), given.out)
     model.eval()
     member = Member(model, gathered.source, gathered.target)
+    splits = {"valid": gathered.valid} | ({"test": material.load_split(spec.data, "test")} if given.test else {})
+    ours = Translator.load(given.beside, threads=settings.threads) if given.beside else None
     for method in ("greedy", spec.search.method):
         search = spec.search.model_copy(update={"method": method})
         one = Translator([member], search, machine.device, spec)
-        for split in ("valid", *(("test",) if given.test else ())):
-            pairs = material.load_split(spec.data, split)
+        for split, pairs in splits.items():
             lines, rate = pace(one, pairs.source[:])
             found = metrics.evaluate(lines, pairs.target[:], language=spec.data.target)
             print(f"{split}, {method}: {rate:,.0f} pieces/s\n" + "\n".join(map(str, found.scores)), flush=True)
-        if given.beside:
-            ours = Translator.load(given.beside, threads=settings.threads).adjusted([f"search.method={method}"])
-            some = material.load_split(spec.data, "valid").source[:1000]
-            ratios = [pace(ours, some)[1] / pace(one, some)[1] for _ in range(3)]
+        if ours:
+            other, some = ours.adjusted([f"search.method={method}"]), gathered.valid.source[:1000]
+            ratios = [pace(other, some)[1] / pace(one, some)[1] for _ in range(3)]
             print(f"{method}: {given.beside} is faster by {spread(ratios)}", flush=True)
 
 
