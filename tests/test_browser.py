@@ -103,8 +103,9 @@ def test_the_direction_is_swapped(page: Any) -> None:
     assert "English" in page.inner_text("#target")
     assert "toy-de-en" in page.input_value("#pair input")
     assert page.get_by_role("textbox", name="English").count() == 1, "the box has the name that it shows"
+    # Nothing of the other direction stays: the words go first, what could be corrected follows.
     page.wait_for_function("!document.querySelector('#words [data-word]')")
-    assert page.input_value("#correction textarea") == "", "nothing of the other direction stays"
+    page.wait_for_function("document.querySelector('#correction textarea').value == ''")
 
 
 def test_control_and_enter_translate(page: Any) -> None:
