@@ -13,8 +13,10 @@ import csv
 import html
 import io
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import PurePath
 
 from nmt.errors import DataError
@@ -25,6 +27,7 @@ SUFFIXES = (".txt", ".tsv", ".csv", *SUBTITLES)
 HEADINGS = ("source", "text", "sentence")  # of a first column, beside the code of its language
 HEADING = "translation"
 
+_SOLID = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH")
 _AROUND = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 _TIMES = r"[ \t]*(?:\d+:)?\d+:\d+[.,]\d+[ \t]*-->.*"
 # The line of times, and the words: the lines before an empty one or the next subtitle.
@@ -52,12 +55,25 @@ def from_text(text: str, language: str) -> Document:
     parts = [_cut(line, language) for line in lines]
 
     def join(translations: Iterator[str]) -> str:
-        return "\n".join(
-            "".join(before + (next(translations) if words else "") + after for before, words, after in line)
-            for line in parts
-        )
+        return "\n".join(_line(line, [next(translations) if words else "" for _, words, _ in line]) for line in parts)
 
     return Document([words for line in parts for _, words, _ in line if words], join)
+
+
+def solid(text: str, more: str) -> bool:
+    """Whether two sentences follow each other without a space: Chinese or Japanese meets."""
+    return all(unicodedata.name(letter, "").startswith(_SOLID) for letter in (text[-1:] or " ", more[:1] or " "))
+
+
+def _line(parts: Sequence[tuple[str, str, str]], texts: Sequence[str]) -> str:
+    """A line with `texts` for its sentences, spaced as these were, but where one of the two languages has no spaces."""
+    line = parts[0][0] + texts[0]
+    for ((_, old, after), (before, following, _)), (text, more) in zip(pairwise(parts), pairwise(texts), strict=True):
+        space = after + before
+        if text and more and space in ("", " ") and solid(old, following) != solid(text, more):
+            space = "" if solid(text, more) else " "
+        line += space + more
+    return line + parts[-1][2]
 
 
 def _cut(line: str, language: str) -> list[tuple[str, str, str]]:

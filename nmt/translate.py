@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from nmt import checkpoint, hardware
 from nmt.consensus import ranked
 from nmt.data import collate, pad
+from nmt.document import solid
 from nmt.engine import Engine, Native, Reminding
 from nmt.errors import CallError
 from nmt.examples import Examples
@@ -35,7 +35,6 @@ from nmt.tokenizer import BOS, EOS, NEVER, UNK, Tokenizer
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
 WORKERS = 8  # batches searched at once; with more they would wait for each other in Python
 ENDS = tuple(".!?;…。！？；")  # a line that is too long is cut after one of these, if it can be
-_SOLID = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH")  # sentences follow without a space
 _BREAKS = str.maketrans("\n\r\0", "   ")  # a model that spells bytes may write these: a translation is one line
 _WORDS = re.compile(r"\S*?[…。！？；]+\s*|\S+\s*")  # with the space after them; some scripts have none
 
@@ -460,10 +459,7 @@ class Translator:
 
 def _together(text: str, more: str) -> str:
     """Two parts of a line as one: with a space between them, but in Chinese and Japanese."""
-    if not (text and more):
-        return text + more
-    solid = all(unicodedata.name(letter, "").startswith(_SOLID) for letter in (text[-1], more[0]))
-    return f"{text}{'' if solid else ' '}{more}"
+    return f"{text}{' ' if text and more and not solid(text, more) else ''}{more}"
 
 
 def _rescored(one: Hypothesis, back: Scored, settings: Search) -> Hypothesis:

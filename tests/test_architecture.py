@@ -59,6 +59,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
             "checkpoint",
             "consensus",
             "data",
+            "document",
             "engine",
             "examples",
             "hardware",

@@ -48,6 +48,24 @@ def test_a_translation_for_each_sentence() -> None:
         from_text("One. Two.", "en").joined(["Eins."])
 
 
+@pytest.mark.parametrize(
+    ("text", "language", "texts", "expected"),
+    [
+        ("今日は。元気ですか？", "ja", ["Hello.", "How are you?"], "Hello. How are you?"),
+        ("今日は。 元気ですか？\nはい。", "ja", ["Hello.", "How are you?", "Yes."], "Hello. How are you?\nYes."),
+        ("Hello. How are you?", "en", ["今日は。", "元気ですか？"], "今日は。元気ですか？"),
+        ("Hello.\tHow are you?", "en", ["今日は。", "元気ですか？"], "今日は。\t元気ですか？"),
+        ("今日は。元気ですか？", "ja", ["你好。", "你好吗？"], "你好。你好吗？"),
+        ("今日は。元気ですか？", "ja", ["Hello.", ""], "Hello."),
+        ("Hello. How are you?", "en", ["Hallo.", "Wie geht's?"], "Hallo. Wie geht's?"),
+    ],
+)
+def test_sentences_are_spaced_as_their_language_spaces_them(
+    text: str, language: str, texts: list[str], expected: str
+) -> None:
+    assert from_text(text, language).joined(texts) == expected
+
+
 def test_a_table_gets_a_column() -> None:
     found = read("a.tsv", b"One. Two.\tnote\n\nThree\tx\ty\n", "en")
     assert found.sentences == ["One.", "Two.", "Three"]
