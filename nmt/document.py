@@ -60,9 +60,11 @@ def from_text(text: str, language: str) -> Document:
     return Document([words for line in parts for _, words, _ in line if words], join)
 
 
-def solid(text: str, more: str) -> bool:
-    """Whether two sentences follow each other without a space: Chinese or Japanese meets."""
-    return all(unicodedata.name(letter, "").startswith(_SOLID) for letter in (text[-1:] or " ", more[:1] or " "))
+def gap(text: str, more: str) -> str:
+    """What stands between two sentences: a space, but in Chinese and Japanese nothing, as beside an empty one."""
+    if not (text and more):
+        return ""
+    return "" if all(unicodedata.name(letter, "").startswith(_SOLID) for letter in (text[-1], more[0])) else " "
 
 
 def _line(parts: Sequence[tuple[str, str, str]], texts: Sequence[str]) -> str:
@@ -70,8 +72,8 @@ def _line(parts: Sequence[tuple[str, str, str]], texts: Sequence[str]) -> str:
     line = parts[0][0] + texts[0]
     for ((_, old, after), (before, following, _)), (text, more) in zip(pairwise(parts), pairwise(texts), strict=True):
         space = after + before
-        if text and more and space in ("", " ") and solid(old, following) != solid(text, more):
-            space = "" if solid(text, more) else " "
+        if text and more and space in ("", " ") and gap(old, following) != (own := gap(text, more)):
+            space = own
         line += space + more
     return line + parts[-1][2]
 

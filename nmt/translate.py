@@ -21,7 +21,7 @@ from torch import Tensor
 from nmt import checkpoint, hardware
 from nmt.consensus import ranked
 from nmt.data import collate, pad
-from nmt.document import solid
+from nmt.document import gap
 from nmt.engine import Engine, Native, Reminding
 from nmt.errors import CallError
 from nmt.examples import Examples
@@ -458,8 +458,8 @@ class Translator:
 
 
 def _together(text: str, more: str) -> str:
-    """Two parts of a line as one: with a space between them, but in Chinese and Japanese."""
-    return f"{text}{' ' if text and more and not solid(text, more) else ''}{more}"
+    """Two parts of a line as one."""
+    return f"{text}{gap(text, more)}{more}"
 
 
 def _rescored(one: Hypothesis, back: Scored, settings: Search) -> Hypothesis:
