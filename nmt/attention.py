@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+STEPS = 16  # queries of a source scored at once by a net, where no gradient is wanted
+
 
 class Attention(nn.Module):
     """The common part; a kind of attention says what its keys and scores are."""
@@ -73,7 +75,13 @@ class Additive(Attention):
         return self.keys(memory)  # type: ignore[no-any-return]  # (B, S, Q)
 
     def score(self, query: Tensor, keys: Tensor) -> Tensor:
-        sums = self.queries(query).unsqueeze(2) + keys.unsqueeze(1)  # (B, T, S, Q)
+        queries = self.queries(query)
+        if torch.is_grad_enabled():
+            return self._energies(queries, keys)
+        return torch.cat([self._energies(one, keys) for one in queries.split(STEPS, dim=1)], dim=1)
+
+    def _energies(self, queries: Tensor, keys: Tensor) -> Tensor:
+        sums = queries.unsqueeze(2) + keys.unsqueeze(1)  # (B, T, S, Q)
         return self.energy(torch.tanh(sums)).squeeze(3)  # type: ignore[no-any-return]
 
 

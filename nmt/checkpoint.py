@@ -148,7 +148,7 @@ def _safetensors(path: Path) -> Iterator[None]:
 
 
 def restore(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Put weights into a model. Raises CheckpointError where names or shapes differ."""
+    """Put weights into a model. Raises CheckpointError where names or shapes differ, or a weight is no number."""
     own = parameters(model)
     if own.keys() != weights.keys():
         odd = sorted(own.keys() ^ weights.keys())
@@ -157,6 +157,8 @@ def restore(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> Non
         if weight.shape != weights[name].shape:
             given, wanted = tuple(weights[name].shape), tuple(weight.shape)
             raise CheckpointError(f"{where}: {name} has the shape {given}, the recipe says {wanted}")
+        if not weights[name].isfinite().all():
+            raise CheckpointError(f"{where}: {name} has weights that are no numbers: take a copy, or train it again")
         weight.copy_(weights[name])
 
 

@@ -36,7 +36,7 @@ def chrf(texts: Sequence[str]) -> Matrix:
     precision, recall, orders = np.zeros((3, len(texts), len(texts)))
     for n in range(1, ORDER + 1):
         counts = _counts(stripped, n)  # (K, G)
-        matches = np.minimum(counts[:, None], counts).sum(2)  # (K, K)
+        matches = np.stack([np.minimum(one, counts).sum(1) for one in counts])  # (K, K), never (K, K, G)
         total = counts.sum(1)  # (K,)
         both = (total[:, None] > 0) & (total > 0)
         precision += np.where(both, matches / np.maximum(total[:, None], 1), 0)

@@ -84,6 +84,7 @@ class Reminding:
 
     def __init__(self, native: Native, examples: Examples, weight: float) -> None:
         self.native, self.examples, self.weight = native, examples, weight
+        _ = examples.index, examples.starts  # made before several workers would each make them
 
     @property
     def workers(self) -> int:

@@ -236,7 +236,9 @@ class TranslationTraining(Training):
 class Search(Section):
     method: Literal["beam", "greedy", "sample"] = "beam"
     beam: int = Field(5, ge=1, le=100)
-    length_penalty: float = Field(1.0, ge=0, description="exponent of ((5 + length) / 6) (Wu et al. 2016, eq. 14)")
+    length_penalty: float = Field(
+        1.0, ge=0, le=100, description="exponent of ((5 + length) / 6) (Wu et al. 2016, eq. 14)"
+    )
     coverage_penalty: float = Field(0.0, ge=0, description="weight of the coverage term (Wu et al. 2016, eq. 14)")
     mbr: float = Field(
         0.0, ge=0, description="choose from the beam by consensus, so sharply (minimum Bayes risk), 0: by score alone"
@@ -260,7 +262,10 @@ class Search(Section):
         0.5, ge=0, lt=1, description="share of what was read in what is written, after `nmt remember`; 0: none"
     )
     examples_penalty: float = Field(
-        0.6, ge=0, description="added to length_penalty where there are examples, which make translations shorter"
+        0.6,
+        ge=0,
+        le=100,
+        description="added to length_penalty where there are examples, which make translations shorter",
     )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: faster where the CPU computes in it")
 

@@ -57,7 +57,7 @@ class Whole(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How to search. The lengths are per source, in pieces without EOS."""
+    """How to search."""
 
     method: str = "beam"
     beam: int = 5
@@ -83,7 +83,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Request:
-    """One source to search for: the limits of its translation, and how that has to begin."""
+    """One source to search for: the limits of its translation, in pieces without EOS, and how that has to begin."""
 
     longest: int
     shortest: int = 0
@@ -375,8 +375,8 @@ class Joined:
 
     @property
     def attention(self) -> Tensor | None:
-        """The first model's."""
-        return self.states[0].attention
+        """That of the first model that has one."""
+        return next((state.attention for state in self.states if state.attention is not None), None)
 
     def select(self, rows: Tensor) -> Joined:
         return Joined(tuple(state.select(rows) for state in self.states))

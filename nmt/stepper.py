@@ -40,7 +40,7 @@ class Place:
     """Where a search stands: a value, as search wants it."""
 
     memory: Tensor  # (B, S, M)
-    mask: Tensor  # (B, S)
+    mask: Tensor  # (B, S), (B, 1, S) of an exported model
     keys: Tensor  # (B, S, ·)
     share: Tensor | None  # (B, G·D), the summary's part of the first layer's gates
     summary: Tensor | None  # (B, M), what a decoder without attention has at its output
@@ -268,8 +268,7 @@ def product(weight: Tensor, bias: Tensor | None, low: torch.dtype = torch.float3
             return lambda x: x @ turned
         return lambda x: torch.addmm(bias, x, turned)
     weight, low_bias = weight.to(low), None if bias is None else bias.to(low)
-    on_cpu = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if low == torch.bfloat16 and on_cpu:
+    if low == torch.bfloat16 and weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pack, linear = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
         packed = pack(weight)
         return lambda x: linear(x.to(low), packed, low_bias, "none", [], "").float()

@@ -27,7 +27,7 @@ PAD, BOS, EOS, UNK = range(4)
 NEVER = (PAD, BOS, UNK)  # what a translation does not have
 SPACE = "\u2581"  # how SentencePiece writes the space before a word
 WAYS = 16  # segmentations of a word to draw from
-KNOWN = 200_000  # words whose segmentations are kept
+KNOWN, SHORT = 200_000, 16  # words whose segmentations are kept, of so many pieces: a whole line without spaces is none
 VERSION = f"1 {sentencepiece.__version__}"  # raise it when the same text would give another tokenizer
 
 _SMALLEST = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
@@ -83,7 +83,7 @@ class Tokenizer:
 
     def encode(self, lines: Sequence[str]) -> list[list[int]]:
         """The ids of each line."""
-        return [self._model.encode(line) for line in lines]  # in one call it would start threads each time
+        return [self._model.encode(_whole(line)) for line in lines]  # in one call it would start threads each time
 
     def resample(self, rows: Iterable[Ids], amount: float, seed: int) -> list[list[int]]:
         """Other segmentations of the texts that these ids spell, the same for the same seed.
@@ -131,10 +131,11 @@ class Tokenizer:
         found = self._known.get((word, amount))
         if found is None:
             ways = self._dropped(word, amount) if self._merges else self._best(word)
-            shares = np.exp([0.0 if self._merges else amount * sum(self._scores[i] for i in way) for way in ways])
+            logs = np.array([0.0 if self._merges else amount * sum(self._scores[i] for i in way) for way in ways])
+            shares = np.exp(logs - logs.max())
             bounds = (np.cumsum(shares) / shares.sum()).tolist()
             found = ways, [*bounds[:-1], 1.0]
-            if len(self._known) < KNOWN:
+            if len(word) <= SHORT and len(self._known) < KNOWN:
                 self._known[word, amount] = found
         return found
 
@@ -199,7 +200,7 @@ class Tokenizer:
     def ids(self, pieces: Sequence[str]) -> list[int]:
         """The ids of pieces as `pieces` writes them. Raises CallError for one that the model does not have."""
         for piece in pieces:
-            if piece not in self._ids:
+            if self._ids.get(piece, UNK) <= UNK:
                 raise CallError(f"this model has no piece '{piece}'")
         return [self._ids[piece] for piece in pieces]
 
@@ -209,11 +210,16 @@ class Tokenizer:
 
     def split(self, line: str) -> list[str]:
         """The pieces of a line as written in the model, unknown characters as they stand."""
-        return self._model.encode(line, out_type=str)  # type: ignore[no-any-return]
+        return self._model.encode(_whole(line), out_type=str)  # type: ignore[no-any-return]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, a leading `▁` standing for a space."""
         return [self._model.id_to_piece(i) for i in ids]
+
+
+def _whole(line: str) -> str:
+    """A line without halves of letters (lone surrogates), which JSON can hold and UTF-8 cannot."""
+    return line.encode("utf-8", "replace").decode()
 
 
 def train(

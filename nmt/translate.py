@@ -43,8 +43,12 @@ _WORDS = re.compile(r"\S*?[…。！？；]+\s*|\S+\s*")  # with the space after
 class Translation:
     """One translation. `score` is what search ranks by: log p over the length penalty.
 
+    `log_probs` has an entry per piece and one for the end of the sentence. In a line that was translated in parts, the
+    end of a part counts with the piece before it. With a language model they are sums of both, not probabilities.
+
     `attention` (len(tokens) + 1, len(source_tokens) + 1) has a row per piece and one for the end of the sentence, a
-    column per source piece and one for its end; None for a model without attention, or where it was not asked for.
+    column per source piece and one for its end; None for a model without attention, for a line in parts, or where it
+    was not asked for.
     """
 
     text: str
@@ -52,7 +56,7 @@ class Translation:
     tokens: list[str]
     log_probs: list[float]
     source_tokens: list[str]
-    attention: Tensor | None = None
+    attention: Tensor | None = field(default=None, compare=False)
     alternatives: list[Translation] = field(default_factory=list)
 
 
@@ -183,12 +187,19 @@ class Translator:
         return cls(members, recipe.search, machine.device, recipe)
 
     def adjusted(self, changes: Sequence[str]) -> Translator:
-        """The same models with `search.x=y` changes to how they search. Raises RecipeError."""
+        """The same models with `search.x=y` changes to how they search.
+
+        Raises RecipeError, and CallError where that needs what was not opened with them.
+        """
         if not changes:
             return self
         recipe = changed(self.recipe, changes)
-        other = Translator(self.members, recipe.search, self.device, recipe)
-        other.fusion, other.back = self.fusion, self.back
+        old, new = self.recipe.search, recipe.search
+        if new.examples and not old.examples:
+            raise CallError(f"search.examples={new.examples}: open the model with it, it was opened without examples")
+        other = Translator(self.members, new, self.device, recipe)
+        other.fusion = self.fusion if new.language_model == old.language_model else None
+        other.back = self.back if new.reverse == old.reverse else None
         return other
 
     def translate(
@@ -205,15 +216,17 @@ class Translator:
 
         `prefixes` are how the translations must begin; one may end within a word. With `nbest` above 1 each translation
         carries the others as `alternatives`. A line longer than `settings.max_source` pieces is translated in parts,
-        and `warn` is told its number, counted from `first_line`.
+        and `warn` is told its number, counted from `first_line`. `settings` are taken as they stand, in place of this
+        translator's own. Raises CallError.
         """
         settings = settings or self.settings
         _check(lines, nbest, prefixes, settings)
+        self._check_opened(settings)
         parts = self._parts(lines, prefixes, settings, warn, first_line)
         found: list[list[Hypothesis]] = [[] for _ in parts]
-        width = max(settings.beam if settings.method == "beam" else 1, nbest)
         several = (settings.mbr > 0 or settings.reverse is not None) and settings.method != "greedy"
         count = max(nbest, settings.beam) if several else nbest
+        width = max(settings.beam if settings.method == "beam" else 1, count)
         lengths = [len(part.ids[0]) + 1 for part in parts]
         groups = list(_batches(lengths, max(1, settings.batch_tokens // width)))
         for group, searched in zip(groups, self._searched(parts, groups, count, attention, settings), strict=True):
@@ -266,8 +279,9 @@ class Translator:
         target = self.members[0].target
         prefix = target.ids(pieces)
         sources = tuple(member.source.encode([line])[0] for member in self.members)
-        if not 0 < len(sources[0]) <= self.settings.max_source:
-            raise CallError(f"the line has {len(sources[0])} pieces: give one of 1 to {self.settings.max_source}")
+        lengths = [len(ids) for ids in sources]
+        if not all(lengths) or max(lengths) > self.settings.max_source:
+            raise CallError(f"the line has {max(lengths)} pieces: give one of 1 to {self.settings.max_source}")
         likely = self._next(_Part(0, line, sources, prefix), count)
         parts = [_Part(0, line, sources, [*prefix, piece]) for piece, _ in likely]
         greedy = self.settings.model_copy(update={"method": "greedy"})
@@ -282,10 +296,11 @@ class Translator:
     @torch.inference_mode()
     def _next(self, part: _Part, count: int) -> list[tuple[int, float]]:
         """The likeliest pieces after a prefix, and their probabilities."""
-        step, state = self._start([part])
+        step, state = self._start([part], self.settings)
         log_probs = torch.empty(0)
         for piece in [BOS, *part.prefix]:
             log_probs, state = step(torch.tensor([piece], device=self.device), state)
+        log_probs = log_probs.log_softmax(1)  # with a language model it is a sum of two
         log_probs[:, NEVER] = -torch.inf
         best, ids = log_probs[0].topk(min(count, log_probs.size(1) - len(NEVER)))
         return list(zip(ids.tolist(), best.exp().tolist(), strict=True))
@@ -298,7 +313,8 @@ class Translator:
         warn: Callable[[str], None],
         first_line: int,
     ) -> list[_Part]:
-        encoded = [member.source.encode(lines) for member in self.members]
+        sources = [member.source for member in self.members]
+        encoded = [source.encode(lines) for source in sources]
         begun = self._begun(prefixes) if prefixes is not None else [([], [])] * len(lines)
         parts = []
         for number, line in enumerate(lines):
@@ -309,12 +325,12 @@ class Translator:
             if pieces <= settings.max_source:
                 parts.append(_Part(number, line, ids, *begun[number]))
                 continue
-            texts = [text for text in _cut(line, self.members[0].source, settings.max_source) if text.strip()]
+            texts = [text for text in _cut(line, sources, settings.max_source) if text.strip()]
             warn(
                 f"line {first_line + number} has {pieces} pieces, more than search.max_source={settings.max_source}: "
                 f"translated in {len(texts)} parts"
             )
-            again = zip(*(member.source.encode(texts) for member in self.members), strict=True)
+            again = zip(*(source.encode(texts) for source in sources), strict=True)
             start: tuple[list[int], ...] = begun[number]
             for text, ids in zip(texts, again, strict=True):
                 if all(ids):
@@ -366,8 +382,8 @@ class Translator:
             settings.top_p,
             settings.seed,
         )
-        pieces = self._shortlist(parts)
-        step, state = self._start(parts, pieces)
+        pieces = self._shortlist(parts, settings)
+        step, state = self._start(parts, settings, pieces)
         if pieces is None:
             return search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
         place = {piece: number for number, piece in enumerate(pieces.tolist())}  # the special ones are the same in both
@@ -377,10 +393,15 @@ class Translator:
         found = search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
         return [[replace(one, ids=pieces[one.ids].tolist()) for one in each] for each in found]
 
-    def _shortlist(self, parts: Sequence[_Part]) -> Tensor | None:
+    def _shortlist(self, parts: Sequence[_Part], settings: Search) -> Tensor | None:
         """The pieces (L,) that a search for these parts may write; None for all."""
-        (engine, *others), fusion = self.engines, self.settings.language_model
-        if others or fusion is not None or not isinstance(engine, Portable) or engine.shortlist is None:
+        engine, *others = self.engines
+        if (
+            others
+            or settings.language_model is not None
+            or not isinstance(engine, Portable)
+            or engine.shortlist is None
+        ):
             return None  # members of an ensemble have to speak of the same pieces
         begun = (ids for part in parts for ids in (part.prefix, part.after))
         return engine.shortlist.pieces([part.ids[0] for part in parts], begun)
@@ -409,7 +430,9 @@ class Translator:
         return [[hypotheses[place] for place in order] for hypotheses, order in zip(found, orders, strict=True)]
 
     @torch.inference_mode()
-    def _start(self, parts: Sequence[_Part], pieces: Tensor | None = None) -> tuple[Step[Any], SearchState]:
+    def _start(
+        self, parts: Sequence[_Part], settings: Search, pieces: Tensor | None = None
+    ) -> tuple[Step[Any], SearchState]:
         """The step of this translator, and its state before the first piece; `pieces` (L,) are all that it writes."""
         places: list[SearchState] = []
         for number, engine in enumerate(self.engines):
@@ -422,11 +445,11 @@ class Translator:
                 places.append(engine.start(source, lengths))
         steps: list[Step[Any]] = [*self.engines]
         step, place = (steps[0], places[0]) if len(steps) == 1 else (ensemble(steps), Joined(tuple(places)))
-        if self.settings.language_model is None:
+        if settings.language_model is None:
             return step, place
         if self.fusion is None:
             raise CallError("search.language_model: open the model with nmt.run.translator, which brings it in")
-        weight = self.settings.language_model_weight
+        weight = settings.language_model_weight
         return fused(step, self.fusion.step, weight), Joined((place, self.fusion.start(len(parts))))
 
     def _translation(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], nbest: int) -> Translation:
@@ -451,10 +474,23 @@ class Translator:
             functools.reduce(_together, texts).translate(_BREAKS),
             sum(hypothesis.score for hypothesis in chosen) / len(chosen),
             target.pieces(ids),
-            [value for hypothesis in chosen for value in hypothesis.log_probs],
+            functools.reduce(_one_end, [hypothesis.log_probs for hypothesis in chosen]),
             words,
             attention,
         )
+
+    def _check_opened(self, settings: Search) -> None:
+        """Raises CallError where a call asks for other things than the models were opened with."""
+        for key in ("examples", "precision", "language_model", "reverse"):
+            given, own = getattr(settings, key), getattr(self.settings, key)
+            if given != own and given is not None:
+                raise CallError(f"search.{key} is {own} in this translator, not {given}: open another, or `adjusted`")
+
+
+def _one_end(log_probs: list[float], more: list[float]) -> list[float]:
+    """The log p of two parts of a line: the end of the first counts with the piece before it."""
+    *own, end = log_probs
+    return [*own[:-1], *(value + end for value in own[-1:]), *more]
 
 
 def _together(text: str, more: str) -> str:
@@ -513,11 +549,11 @@ def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         yield group
 
 
-def _cut(line: str, tokenizer: Tokenizer, limit: int) -> list[str]:
-    """A line in parts of `limit` pieces at most: after a sentence if one ends there, else after a word."""
+def _cut(line: str, tokenizers: Sequence[Tokenizer], limit: int) -> list[str]:
+    """A line in parts of `limit` pieces of each at most: after a sentence if one ends there, else after a word."""
 
     def fits(text: str) -> bool:
-        return len(tokenizer.encode([text])[0]) <= limit
+        return all(len(tokenizer.encode([text])[0]) <= limit for tokenizer in tokenizers)
 
     parts: list[str] = []
     group: list[str] = []

@@ -66,6 +66,15 @@ def test_equals_the_formulas(name: str, memory: int) -> None:
 
 
 @kinds
+def test_many_queries_score_as_few(name: str, memory: int) -> None:
+    attention = make(name, memory)
+    queries, keys = torch.randn(B, 40, Q), attention.prepare(torch.randn(B, S, memory))
+    with torch.no_grad():
+        without = attention.score(queries, keys)
+    torch.testing.assert_close(without, attention.score(queries, keys))
+
+
+@kinds
 @pytest.mark.parametrize("size", [1.0, 1e4])
 def test_weights_are_a_distribution_over_real_positions(name: str, memory: int, size: float) -> None:
     attention = make(name, memory)

@@ -170,6 +170,14 @@ def test_restore_refuses_other_shapes(tmp_path: Path) -> None:
         checkpoint.restore(Tied(3), checkpoint.parameters(Tied(4)), tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_restore_refuses_what_is_no_number(value: float, tmp_path: Path) -> None:
+    weights = {name: weight.clone() for name, weight in checkpoint.parameters(Tied(3)).items()}
+    weights["embedding.weight"][1, 2] = value
+    with pytest.raises(CheckpointError, match=r"embedding\.weight has weights that are no numbers"):
+        checkpoint.restore(Tied(3), weights, tmp_path)
+
+
 def saved(folder: Path) -> checkpoint.Saved:
     return checkpoint.Saved(folder, RECIPE, {})
 

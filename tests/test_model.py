@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from functools import cache, reduce
 from operator import add
@@ -532,6 +536,18 @@ def test_the_stepper_is_the_decoder_without_a_table(point: Point, monkeypatch: p
 @few
 def test_the_stepper_in_bf16_is_close(point: Point) -> None:
     same_steps(make(point), "bf16", 0.1)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="an instruction set of x86_64 is taken away")
+def test_a_cpu_without_bf16_computes_it_all_the_same() -> None:
+    script = (
+        "import torch; from nmt.stepper import product; w, x = torch.randn(6, 8), torch.randn(3, 8)\n"
+        "assert not torch.ops.mkldnn._is_mkldnn_bf16_supported()\n"
+        "torch.testing.assert_close(product(w, None, torch.bfloat16)(x), x @ w.t(), rtol=0.05, atol=0.1)"
+    )
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    found = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
 
 
 def test_the_stepper_refuses_an_unknown_precision() -> None:

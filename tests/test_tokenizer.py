@@ -15,7 +15,7 @@ import sentencepiece
 
 import nmt
 from nmt.errors import CheckpointError, DataError
-from nmt.tokenizer import BOS, EOS, PAD, SPACE, UNK, Tokenizer, train
+from nmt.tokenizer import BOS, EOS, PAD, SHORT, SPACE, UNK, Tokenizer, train
 
 LINES = [
     "the cat sat on the mat and the dog sat on the cat",
@@ -245,6 +245,16 @@ def test_unigram_samples_follow_the_model() -> None:
     drawn = {alpha: tokenizer.resample([best] * 300, alpha, 1) for alpha in (0.1, 20.0)}
     assert sum(ids == best for ids in drawn[20.0]) > 290
     assert len({tuple(ids) for ids in drawn[0.1]}) > 3
+
+
+def test_a_line_without_spaces_is_sampled_too_and_not_kept() -> None:
+    """It is one word, so unlikely that its p^alpha is nothing in floating point."""
+    tokenizer = trained("unigram")
+    (best,) = tokenizer.encode(["thecatsatonthemat" * 40])
+    drawn = tokenizer.resample([best] * 30, 1.0, 1)
+    assert drawn.count(best) > 5, "the best is drawn more often than others"
+    assert len(set(map(tuple, drawn))) > 1
+    assert all(len(word) <= SHORT for word, _ in tokenizer._known)
 
 
 def test_bpe_without_merges_is_characters() -> None:

@@ -346,6 +346,25 @@ def test_a_change_to_the_search_comes_on_top_of_those_before(toy: Toy) -> None:
     after = before.adjusted(["search.length_penalty=0.3"])
     assert (before.settings.beam, after.settings.beam, after.settings.length_penalty) == (2, 2, 0.3)
     assert after.back is before.back
+    other = before.adjusted([f"search.reverse={toy.attention}"])
+    with pytest.raises(CallError, match=r"nmt\.run\.translator"):
+        other.translate(["kala"])
+
+
+def test_what_was_not_opened_cannot_be_asked_for(toy: Toy, attention: Translator) -> None:
+    with pytest.raises(CallError, match=r"search\.examples=0\.5: open the model with it"):
+        Translator.load(toy.attention, changes=["search.examples=0"]).adjusted(["search.examples=0.5"])
+    for given in (Search(precision="bf16"), Search(examples=0.1), Search(reverse="runs/a"), Search(language_model="b")):
+        (key,) = given.model_fields_set
+        with pytest.raises(CallError, match=rf"search\.{key} is .* in this translator, not {getattr(given, key)}"):
+            attention.translate(["kala"], settings=given)
+
+
+def test_half_a_letter_is_read_as_an_unknown_one(translator: Translator) -> None:
+    """JSON text that was cut within an emoji holds such a half."""
+    (found,) = translator.translate(["kala \ud83d juo"], prefixes=[""])
+    assert found.text == translator.translate(["kala ? juo"])[0].text
+    assert found.source_tokens == translator.members[0].source.split("kala ? juo")
 
 
 # ---- Several models --------------------------------------------------------------------------------------------------
@@ -360,6 +379,16 @@ def test_an_ensemble_of_a_run_with_itself_is_the_run(toy: Toy, translator: Trans
     assert [each.score for each in one] == pytest.approx([each.score for each in two], abs=1e-4)
     scores = [each.score(LINES, texts(one)) for each in (translator, twice)]
     assert [x.log_prob for x in scores[0]] == pytest.approx([x.log_prob for x in scores[1]], abs=1e-4)
+
+
+def test_an_ensemble_has_no_order(toy: Toy) -> None:
+    folders, changes = (toy.attention, toy.fixed), ["search.coverage_penalty=0.5"]
+    one, two = (
+        Translator.load("+".join(map(str, order)), threads=1, changes=changes) for order in (folders, folders[::-1])
+    )
+    found, other = one.translate(LINES, attention=True), two.translate(LINES, attention=True)
+    assert texts(found) == texts(other)
+    assert all(each.attention is not None for each in other)
 
 
 def test_an_ensemble_of_different_models_that_write_the_same_pieces(toy: Toy, attention: Translator) -> None:
@@ -401,7 +430,7 @@ def test_a_long_line_is_translated_in_parts(translator: Translator) -> None:
     said: list[str] = []
     line = " ".join(LINES[:6])
     found = small.translate(["kala", line, "puu"], nbest=2, warn=said.append, first_line=41, attention=True)
-    parts = translate._cut(line, translator.members[0].source, limit)
+    parts = translate._cut(line, [translator.members[0].source], limit)
     assert said == [
         f"line 42 has {len(translator.members[0].source.encode([line])[0])} pieces, more than search.max_source=10: "
         f"translated in {len(parts)} parts"
@@ -410,7 +439,21 @@ def test_a_long_line_is_translated_in_parts(translator: Translator) -> None:
     assert found[1].attention is None
     assert len(found[1].alternatives) == 1
     assert texts(found)[::2] == texts(translator.translate(["kala", "puu"]))
-    assert len(found[1].log_probs) == len(found[1].tokens) + len(parts)
+    alone = [one.log_probs for one in translator.translate(parts)]
+    assert len(found[1].log_probs) == len(found[1].tokens) + 1
+    assert sum(found[1].log_probs) == pytest.approx(sum(map(sum, alone)), abs=1e-3)
+    assert found[1].log_probs[len(alone[0]) - 1] == pytest.approx(alone[1][0], abs=1e-3), "each stands at its piece"
+
+
+def test_a_line_is_cut_for_every_model_of_an_ensemble(attention: Translator, bytewise: Tokenizer) -> None:
+    own = attention.members[0]
+    more = Translator(
+        [own, dataclasses.replace(own, source=bytewise)], attention.settings, attention.device, attention.recipe
+    )
+    parts = more._parts([" ".join(LINES[:6])], None, more.settings.model_copy(update={"max_source": 10}), str, 1)
+    assert all(len(ids) <= 10 for part in parts for ids in part.ids)
+    with pytest.raises(CallError, match=r"pieces: give one of 1 to"):
+        more.alternatives("kala " * 60, [])
 
 
 @pytest.mark.parametrize(
@@ -458,7 +501,7 @@ def bytewise() -> Tokenizer:
 )
 @pytest.mark.parametrize("limit", [1, 7, 24])
 def test_cutting_loses_nothing_and_keeps_to_the_limit(line: str, limit: int, bytewise: Tokenizer) -> None:
-    parts = translate._cut(line, bytewise, limit)
+    parts = translate._cut(line, [bytewise], limit)
     assert "".join(parts) == line.lstrip()
     lengths = [len(ids) for ids in bytewise.encode(parts)]
     assert max(lengths) <= max(limit, 5)  # a character alone is at most 4 bytes, after a space
@@ -467,7 +510,7 @@ def test_cutting_loses_nothing_and_keeps_to_the_limit(line: str, limit: int, byt
 
 def test_a_line_is_cut_after_a_sentence_where_one_ends(bytewise: Tokenizer) -> None:
     line = "kala juo. puu talo ja koira! iso kissa ei juo nyt ja pieni koira syö"
-    parts = translate._cut(line, bytewise, 30)
+    parts = translate._cut(line, [bytewise], 30)
     assert len(parts) > 1
     assert all(part.rstrip()[-1] in ".!" for part in parts[:-1])
 
@@ -486,7 +529,7 @@ def test_the_work_of_cutting_grows_with_the_line_not_with_its_square(
     for times in (1, 4):
         letters[0] = 0
         line = "kala " * 1_000 * times + "x" * 5_000 * times
-        assert "".join(translate._cut(line, fixed.members[0].source, 256)) == line
+        assert "".join(translate._cut(line, [fixed.members[0].source], 256)) == line
         work.append(letters[0])
     assert 0 < work[1] < 6 * work[0]
 
@@ -530,5 +573,7 @@ def test_alternatives_are_the_likeliest_pieces_and_lead_on(translator: Translato
 def test_alternatives_of_what_is_not_there_are_refused(translator: Translator) -> None:
     with pytest.raises(CallError, match="this model has no piece 'zzz'"):
         translator.alternatives(LINES[0], ["zzz"])
+    with pytest.raises(CallError, match="this model has no piece '</s>'"):
+        translator.alternatives(LINES[0], ["</s>"])
     with pytest.raises(CallError, match="the line has 0 pieces"):
         translator.alternatives("", [])
