@@ -1,4 +1,4 @@
-"""The command line: one function per verb, no logic. `nmt --help` has an example of each.
+"""The command line: one function per verb, no logic. `nmt VERB --help` has an example of it.
 
 Results go to standard output, progress and warnings to standard error. Exit status: 0 done, 1 the work failed, 2 the
 call was wrong, 130 and 143 after Ctrl-C and SIGTERM. What a verb needs is imported when it runs, so that `--help`
@@ -31,6 +31,9 @@ app = typer.Typer(
 
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe key, as often as you like.")
+]
+SearchSet = Annotated[
+    list[str], typer.Option("--set", metavar="search.KEY=VALUE", help="Change how it searches, as often as you like.")
 ]
 Beam = Annotated[int | None, typer.Option(min=1, max=100, help="Beam width; 1 is greedy.")]
 Nbest = Annotated[int, typer.Option(min=1, max=100, help="Translations per line.")]
@@ -99,7 +102,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/<recipe> if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run folder stands.")] = False,
 ) -> None:
-    """Train a translator.
+    """Train a translator, or another model that a recipe describes.
 
     Example: nmt train starter-en-de --set training.epochs=5
     """
@@ -151,7 +154,7 @@ def evaluate(
     reference: Annotated[Path | None, typer.Option(help="... and their translations.")] = None,
     hypothesis: Annotated[list[Path], typer.Option(help="Translations made elsewhere.")] = [],  # noqa: B006
     beam: Beam = None,
-    changes: Set = [],  # noqa: B006
+    changes: SearchSet = [],  # noqa: B006
     significance: Annotated[Significance, typer.Option(help="How two systems are compared.")] = Significance.bootstrap,
     as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
 ) -> None:
@@ -182,7 +185,7 @@ def translate(
     format: Annotated[Format, typer.Option(help="jsonl has scores, pieces and alternatives.")] = Format.text,
     nbest: Nbest = 1,
     beam: Beam = None,
-    changes: Set = [],  # noqa: B006
+    changes: SearchSet = [],  # noqa: B006
 ) -> None:
     """Translate lines of text.
 
@@ -239,7 +242,7 @@ def generate(
     model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a language model.")],
     prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "",
     length: Annotated[int, typer.Option(min=1, help="Pieces to write, at most.")] = 500,
-    changes: Set = [],  # noqa: B006
+    changes: SearchSet = [],  # noqa: B006
 ) -> None:
     """Write text with a language model.
 
@@ -262,7 +265,7 @@ def caption(
     model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a captioner.")],
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Pictures (PNG).")],
     beam: Beam = None,
-    changes: Set = [],  # noqa: B006
+    changes: SearchSet = [],  # noqa: B006
 ) -> None:
     """Say what is in pictures, a line each.
 
@@ -316,7 +319,7 @@ def distill(
     back: Annotated[str | None, typer.Option(help="A translator of the opposite direction, for more sources.")] = None,
     nbest: Annotated[int, typer.Option(min=1, metavar="N", help="Take so many translations of each line.")] = 1,
     beam: Beam = None,
-    changes: Set = [],  # noqa: B006
+    changes: SearchSet = [],  # noqa: B006
 ) -> None:
     """Write a corpus to teach a model with: a translator's own, and what translators make of it.
 
@@ -367,7 +370,7 @@ def demo(
     auth: Annotated[Path | None, typer.Option(help="File with a line user:password for each user.")] = None,
     share: Annotated[bool, typer.Option("--share", help="Also at a public address, through gradio.live.")] = False,
     beam: Beam = None,
-    changes: Set = [],  # noqa: B006
+    changes: SearchSet = [],  # noqa: B006
 ) -> None:
     """Open a page to translate in, in the browser.
 
@@ -380,7 +383,9 @@ def demo(
 
 @app.command()
 def data(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A translator's: a YAML file, or the name of a shipped one.")
+    ],
     changes: Set = [],  # noqa: B006
 ) -> None:
     """Fetch and prepare a recipe's corpus and say what is in it.

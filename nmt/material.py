@@ -150,6 +150,8 @@ def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None
     valid = load_split(recipe.data, "valid")
     tokenizers = tokenizers or train_tokenizers(recipe, pairs)
     data = recipe.data
+    if data.extra and data.extra_times > 1 and data.drop_duplicates:
+        say(f"warning: data.extra_times={data.extra_times} is in vain without data.drop_duplicates=false")
     train, filtered = prepare(
         pairs, *tokenizers, data.max_length, data.max_ratio, data.drop_duplicates, data.drop_identical
     )

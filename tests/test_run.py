@@ -487,6 +487,9 @@ def test_a_tuning_that_was_stopped_goes_on_with_what_it_began_with(
     )
     known = material.known(checkpoint.read(Path("again")).recipe)
     assert (known.extra, known.drop_duplicates) == (recipe.data.extra, True), "each pair once"
+    assert "in vain" not in result.err
+    result = call("data", tmp_path / "run" / "recipe.yaml", "--set", "data.drop_duplicates=true")
+    assert "warning: data.extra_times=48 is in vain without data.drop_duplicates=false" in result.err
     monkeypatch.chdir(toy.attention)
     assert call("tune", ".", recipe.data.extra[0], "--set=training.epochs=1").status == 0
     assert toy.attention.with_name(f"{toy.attention.name}-tuned").is_dir()
