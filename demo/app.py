@@ -37,9 +37,9 @@ POLICY = (  # the browser may talk to this server only, whatever the framework's
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; frame-ancestors 'self'"
 )
-CURSOR = """(work, text) => {
+CURSOR = """(work, text, source) => {
   const box = document.querySelector("#correction textarea");
-  return [work, box ? text.slice(0, box.selectionStart) : text];
+  return [work, box ? text.slice(0, box.selectionStart) : text, source];
 }"""
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": AT_ONCE}
 NEAR = """() => setTimeout(() => document.querySelector("#others")?.scrollIntoView({ block: "nearest" }), 50)"""
@@ -73,7 +73,7 @@ def build(page: Page) -> gr.Blocks:
 def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
     model = next(iter(page.models.values()))
     source_language, target_language = map(view.language, model.languages)
-    work = gr.State()
+    work, looking = gr.State(), gr.State(value=False)
     size: Any = {"lines": 6, "max_lines": 16, "min_width": 240}  # on a phone one below the other
     with gr.Row():
         source = gr.Textbox(
@@ -99,31 +99,35 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
             )
         with gr.Column(scale=2, min_width=320):
             detail, complete, accept = _correct()
-    _, correction, best, *_ = detail
+    sentence, correction, best, picture, frame = detail
 
     shown = [work, target, words]
     for event in (go.click, source.submit):
         event(page.translate, [source, pair, *search], [target, words, work, others], **QUIET).then(
-            page.chosen, work, detail, **QUIET
+            page.chosen, [work, looking], detail, **QUIET
         )
-    pair.input(page.cleared, pair, [target, words, work, others], **QUIET).then(page.chosen, work, detail, **QUIET)
+    pair.input(page.cleared, pair, [target, words, work, others], **QUIET).then(
+        page.chosen, [work, looking], detail, **QUIET
+    )
     chosen = [source, target, swap, legend, beam, length, sampling, temperature]
     pair.change(page.picked, pair, chosen, **QUIET)
     swap.click(page.swap, [pair, source, target], [pair, source, target, words, work, others], **QUIET).then(
-        page.chosen, work, detail, **QUIET
+        page.chosen, [work, looking], detail, **QUIET
     )
-    accepted = accept.click(page.accept, [work, correction], shown, **QUIET)
+    accepted = accept.click(page.accept, [work, correction, sentence], shown, **QUIET)
     accepted.then(lambda: NOTHING, None, others, **QUIET)
     pressed = words.click(page.pressed, work, [work, words, others], **QUIET)
     pressed.then(None, js=NEAR)
+    frame.expand(lambda work: (True, page.picture(work)), work, [looking, picture], **QUIET)
+    frame.collapse(lambda: False, None, looking, **QUIET)
     for change in (
         accepted,
         pressed,
         others.input(page.replaced, [work, others], shown, **QUIET),
         best.input(page.ranked, [work, best], shown, **QUIET),
-        complete.click(page.complete, [work, correction], shown, js=CURSOR, **QUIET),
+        complete.click(page.complete, [work, correction, sentence], shown, js=CURSOR, **QUIET),
     ):
-        change.then(page.chosen, work, detail, **QUIET)
+        change.then(page.chosen, [work, looking], detail, **QUIET)
 
 
 def _options(searches: Sequence[Search]) -> list[gr.components.Component]:

@@ -26,7 +26,7 @@ from typing import Any
 import gradio as gr
 
 from nmt import corrections, document, plots, run
-from nmt.checkpoint import read, read_json, read_metrics
+from nmt.checkpoint import read, read_json, read_metrics, split
 from nmt.document import Document
 from nmt.errors import CheckpointError, DataError, NmtError
 from nmt.evaluate import TestSet, evaluate
@@ -35,7 +35,7 @@ from nmt.formats import decode_lines
 from nmt.recipe import Search
 from nmt.search import lp
 from nmt.service import Service
-from nmt.translate import Translation, split
+from nmt.translate import Translation
 
 from . import view
 
@@ -160,6 +160,8 @@ def chance(translation: Translation, place: int) -> float | None:
 
 
 def limited(text: str) -> str:
+    if not isinstance(text, str):  # of a program
+        raise DataError("one text is translated in a call: give a string")
     if len(text) > LONGEST:
         raise DataError(
             f"the text has {len(text):,} letters, at most {LONGEST:,} are translated at once: use Files for more"
@@ -249,28 +251,31 @@ class Page:
 
     # See why, work with it
 
-    def chosen(self, work: Work | None) -> tuple[Any, ...]:
-        """The chosen sentence: its source, its translation, the n best, the picture of its attention and its frame."""
+    def chosen(self, work: Work | None, looking: bool) -> tuple[Any, ...]:
+        """The chosen sentence: its source, its translation, the n best, the picture of its attention and its frame.
+
+        The picture, which takes longer than all else, is drawn only when `looking`.
+        """
         if work is None or work.chosen >= len(work.done):
             return "", "", NOTHING, None, gr.update(visible=False)
-        picture = self.picture(work.translation)
         found = [work.translation, *work.translation.alternatives]
         best = [(f"{one.text}   ({one.score:.2f})", place) for place, one in enumerate(found)]
         return (
             work.source,
             work.translation.text,
             gr.update(choices=best, value=0, visible=len(best) > 1),
-            picture,
-            gr.update(visible=picture is not None),
+            self.picture(work) if looking else None,
+            gr.update(visible=work.translation.attention is not None),
         )
 
-    def picture(self, translation: Translation) -> str | None:
+    def picture(self, work: Work | None) -> str | None:
         """The file of a picture of where the model looked, if it looks."""
-        if translation.attention is None:
+        if work is None or work.chosen >= len(work.done) or work.translation.attention is None:
             return None
+        translation = work.translation
         path = self.new("attention.png")
         source, target = [*translation.source_tokens, "end"], [*translation.tokens, "end"]
-        plots.attention(source, target, translation.attention.numpy(), path)
+        plots.attention(source, target, work.translation.attention.numpy(), path)
         return str(path)
 
     def pressed(self, work: Work | None, event: gr.EventData) -> tuple[Any, Any, Any]:
@@ -317,19 +322,25 @@ class Page:
         work = work.corrected(work.translation.alternatives[number - 1])
         return work, work.text, work.shown()
 
-    def complete(self, work: Work | None, beginning: str) -> tuple[Any, ...]:
-        """The model goes on where the corrected beginning ends."""
-        if work is None:
-            raise refusal(FIRST)
+    def complete(self, work: Work | None, beginning: str, source: str) -> tuple[Any, ...]:
+        """The model goes on where the corrected beginning of the translation of `source` ends."""
+        work = self.still(work, source)
         with told():
             asked = work.model.service.translate([work.source], 1, [limited(beginning)], True)
             work = work.corrected(*answers(asked))
         return work, work.text, work.shown()
 
-    def accept(self, work: Work | None, text: str) -> tuple[Any, ...]:
-        """Keep a corrected sentence, which from now on stands in the translation."""
+    def still(self, work: Work | None, source: str) -> Work:
+        """The work, where `source`, beside which a correction was written, is still its chosen sentence."""
         if work is None:
             raise refusal(FIRST)
+        if source != work.source:
+            raise refusal("Another sentence was chosen a moment ago: look at it, then try again")
+        return work
+
+    def accept(self, work: Work | None, text: str, source: str) -> tuple[Any, ...]:
+        """Keep a corrected translation of `source`, which from now on stands in the translation."""
+        work = self.still(work, source)
         if not text.strip():
             raise refusal("There is no translation to keep: write one first")
         given, text = work.translation, " ".join(text.split())
@@ -424,7 +435,11 @@ class Page:
                 plots.curves(rows, path)
                 picture = gr.update(value=str(path), visible=True)
         address = str(request.request.base_url).rstrip("/") if request else "http://127.0.0.1:7860"
-        use = view.use(address, self.models[label].languages, request.username if request else None)
+        model = self.models[label]
+        pair = "-".join(model.languages)
+        use = view.use(
+            address, pair if self.named(pair) is model else model.name, request.username if request else None
+        )
         return "\n\n".join(texts), picture, "\n---\n".join(recipes), use
 
     def new(self, name: str) -> Path:

@@ -155,10 +155,9 @@ def _system(folders: str | None) -> str | None:
     return folders and "+".join(PurePath(part).name for part in folders.split("+"))
 
 
-def use(address: str, languages: tuple[str, str], user: str | None) -> str:
-    """How a program asks for translations, in Markdown; as `user` where the page wants a login."""
+def use(address: str, named: str, user: str | None) -> str:
+    """How a program asks a model for translations, in Markdown; as `user` where the page wants a login."""
     login = f', auth=("{user}", "…")' if user else ""
-    named = "-".join(languages)
     return f"""### Use it from a program
 
 ```python

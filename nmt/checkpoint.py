@@ -58,6 +58,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or error
+        if isinstance(error, FileExistsError):
+            reason = f"{error.filename} is a file, no folder"
         raise CheckpointError(f"{path}: cannot be written: {reason}; what was saved before is untouched") from None
     finally:
         with contextlib.suppress(OSError):
@@ -109,6 +111,16 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def split(folders: str | Path) -> list[Path]:
+    """The folders of an ensemble written `runs/a+runs/b`."""
+    if str(folders) and Path(folders).is_dir():
+        return [Path(folders)]
+    parts = str(folders).split("+")
+    if not all(parts):
+        raise CallError(f"'{folders}' names an empty folder: an ensemble is written runs/a+runs/b")
+    return [Path(part) for part in parts]
 
 
 def parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -436,6 +436,8 @@ def _results() -> IO[str]:
     """Standard output, in UTF-8 wherever. `nmt translate ... | head` ends quietly when its reader has enough."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # not for the whole process: connections to the hub may break
+    if sys.stdout is None:
+        raise CallError("standard output is closed: there is nowhere to write to")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     return sys.stdout
@@ -466,6 +468,8 @@ def _stdin_lines() -> Iterator[str]:
     from nmt.formats import decode_lines
     from nmt.progress import say
 
+    if sys.stdin is None:
+        raise CallError("standard input is closed: there is nothing to read")
     if sys.stdin.isatty():
         say("type lines; Ctrl-D ends them")
     return decode_lines(sys.stdin.buffer, "standard input")
@@ -481,7 +485,7 @@ def _unexpected(error: Exception) -> str:
     kind, what = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'reading or writing'}: {error.strerror}"
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in what:
         return f"out of memory: lower training.batch_tokens or search.batch_tokens, or choose a smaller model ({what})"
     return f"unexpected {kind}: {what} (this is a bug: run again with NMT_DEBUG=1 and report what it prints)"
 

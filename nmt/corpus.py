@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,15 @@ class Corpus:
     def target(self) -> Lines:
         return Lines(self.pairs.data.column("target"))
 
+    @property
+    def digest(self) -> str:
+        """The same for the same text, wherever it lies and whenever it was written."""
+        found = hashlib.sha256()
+        for side in (self.source, self.target):
+            for line in side:
+                found.update(f"{line}\n".encode())
+        return found.hexdigest()[:32]
+
     def __len__(self) -> int:
         return len(self.pairs)
 
@@ -138,23 +148,24 @@ def load(
     hub_config: str | None = None,
     columns: tuple[str, str] | None = None,
     key: str = "data.path",
+    part: str | None = None,
 ) -> Corpus:
     """The pairs of one split, from the cache where nothing has changed.
 
     `path` is a folder, looked for as it is, under $NMT_DATA and under data/, an absolute one there by its last part, so
     that a run may move to another machine; `key` is what the recipe calls it. `split` is a stem in it (`train` for
-    train.en and train.de, or train.tsv, ...), the name of one file, or two names, in it or where the command runs. A
-    `path` that is a file is the split `train`, its neighbours the others. Where there is no such folder, `split` is
-    one of the data set `hub`.
+    train.en and train.de, or train.tsv, ...), the name of one file, or two names, in it or where the command runs;
+    `part` is what the recipe calls that, if it is not its name. A `path` that is a file is the split `train`, its
+    neighbours the others. Where there is no such folder, `split` is one of the data set `hub`.
     Raises MissingCorpusError and MissingSplitError for what is not there, DataError for what is wrong.
     """
     found = _place(path) if path else None
     if found:
-        files = _files(found, split, (source, target), f"data.{split}" if key == "data.path" else key)
+        files = _files(found, split, (source, target), f"data.{part or split}" if key == "data.path" else key, part)
         stamp = _fingerprint(files, source, target, columns)
         return stored(partial(read_pairs, files, (source, target), columns), " and ".join(map(str, files)), stamp)
     if hub and isinstance(split, str):
-        return _from_hub(hub, hub_config, split, (source, target), columns)
+        return _from_hub(hub, hub_config, split, (source, target), columns, part)
     if not path:
         raise DataError(f"data.path: name the folder where {split} is, or a hub data set in data.hub")
     raise _missing(path, key)
@@ -220,16 +231,22 @@ def stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) -> 
             yield {"source": source, "target": target}
 
     folder = cache("pairs")
-    try:
-        stored = Dataset.from_generator(rows, _features(), cache_dir=str(folder), fingerprint=fingerprint)
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, DataError):
-            raise error.__cause__ from None
-        raise DataError(f"{name}: cannot be kept in {folder}: {error.__cause__}") from None
-    except OSError as error:
-        problem = error.strerror or error
-        raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None
-    return Corpus(name, stored, fingerprint)
+    for again in (False, True):
+        try:
+            kept = Dataset.from_generator(rows, _features(), cache_dir=str(folder), fingerprint=fingerprint)
+        except DatasetGenerationError as error:
+            if isinstance(error.__cause__, DataError):
+                raise error.__cause__ from None
+            raise DataError(f"{name}: cannot be kept in {folder}: {error.__cause__}") from None
+        except (OSError, ValueError) as error:
+            if again:
+                problem = (isinstance(error, OSError) and error.strerror) or error
+                raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None
+            for damaged in folder.glob(f"generator/*{fingerprint}*"):  # by a power cut, say: it is made anew
+                shutil.rmtree(damaged, ignore_errors=True)
+        else:
+            break
+    return Corpus(name, kept, fingerprint)
 
 
 def overlap(train: Corpus, other: Corpus) -> Overlap:
@@ -245,7 +262,7 @@ def overlap(train: Corpus, other: Corpus) -> Overlap:
 
 def cache(part: str) -> Path:
     """A folder for what was read or tokenised, in $NMT_CACHE or ~/.cache/nmt. Raises DataError if it cannot be made."""
-    folder = Path(os.environ.get("NMT_CACHE") or "~/.cache/nmt").expanduser() / part
+    folder = Path(os.path.expanduser(os.environ.get("NMT_CACHE") or "~/.cache/nmt")) / part
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -267,7 +284,7 @@ def quiet() -> None:
 def _places(path: str) -> list[Path]:
     """Where a corpus may lie, in the order of looking."""
     folders = [Path(), Path(os.environ["NMT_DATA"])] if os.environ.get("NMT_DATA") else [Path()]
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))  # where there is no such user, as it stands
     by_name = [Path(place.name)] if place.is_absolute() else []
     found = [folder / one for one in [place, *by_name] for folder in [*folders, Path("data")]]
     return [one for one in dict.fromkeys(found) if one not in by_name]
@@ -277,7 +294,7 @@ def _place(path: str) -> Path | None:
     return next((place for place in _places(path) if os.path.exists(place)), None)
 
 
-def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str) -> list[Path]:
+def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str, part: str | None = None) -> list[Path]:
     """The file of a split, or the two of its sides, that `key` can name instead."""
     folder = place if os.path.isdir(place) else place.parent
     if not isinstance(split, str):
@@ -298,12 +315,12 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str) -
     raise MissingSplitError(
         f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
         f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in {key}"
-        + _or_held_out(split)
+        + _or_held_out(part or split)
     )
 
 
-def _or_held_out(split: str) -> str:
-    return "" if split == "train" else ", or have it taken out of train: data.hold_out"
+def _or_held_out(part: str) -> str:
+    return "" if part == "train" else ", or have it taken out of train: data.hold_out"
 
 
 def _named(folder: Path, name: str) -> Path:
@@ -316,8 +333,10 @@ def _packed(file: Path) -> Path | None:
     return next((name for name in names if os.path.exists(name)), None)
 
 
-def _from_hub(hub: str, config: str | None, split: str, languages: Pair, columns: Pair | None) -> Corpus:
-    table = _fetched(hub, config, split)
+def _from_hub(
+    hub: str, config: str | None, split: str, languages: Pair, columns: Pair | None, part: str | None
+) -> Corpus:
+    table = _fetched(hub, config, split, part)
     name = f"hub data set '{hub}', split '{split}'"
     names = pick(table.data.slice(0, 0).flatten().column_names, languages, columns, name)
     batches = table.with_format("arrow").iter(batch_size=1000)
@@ -326,7 +345,7 @@ def _from_hub(hub: str, config: str | None, split: str, languages: Pair, columns
     return stored(partial(table_pairs, batches, names, name), name, stamp)
 
 
-def _fetched(hub: str, config: str | None, split: str) -> Any:
+def _fetched(hub: str, config: str | None, split: str, part: str | None = None) -> Any:
     """The split of a hub data set. It goes to $NMT_CACHE where that is set, else to the cache all of `datasets` use."""
     quiet()
     from datasets import load_dataset
@@ -339,7 +358,7 @@ def _fetched(hub: str, config: str | None, split: str) -> Any:
             if not (isinstance(error, ValueError) and "nknown split" in str(error)):
                 raise MissingCorpusError(_refusal(hub, error)) from None
             available = str(error)
-    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}{_or_held_out(split)}")
+    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}{_or_held_out(part or split)}")
 
 
 def _refusal(hub: str, error: Exception) -> str:

@@ -7,12 +7,14 @@ A row is added in one write under a lock, so that nothing is lost or torn when s
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from nmt.errors import DataError
+from nmt.formats import one_line
 
 if sys.platform != "win32":
     import fcntl
@@ -21,9 +23,9 @@ if sys.platform != "win32":
 def append(folder: Path, languages: tuple[str, str], source: str, target: str, model: str) -> tuple[Path, bool]:
     """Add a pair to the file of its languages; the file, and whether the pair is new there.
 
-    Raises DataError where it cannot be written, or is empty.
+    Raises DataError where it cannot be written, is empty, or is no text.
     """
-    fields = [" ".join(field.split()) for field in (source, target)]
+    fields = [one_line(" ".join(field.split()), "a correction") for field in (source, target)]
     if not all(fields):
         raise DataError("a correction needs a source sentence and a translation: one of them is empty")
     path = folder / f"{languages[0]}-{languages[1]}.tsv"
@@ -40,8 +42,13 @@ def append(folder: Path, languages: tuple[str, str], source: str, target: str, m
                 return path, False
             head = "" if kept else "\t".join([*languages, "time", "model"]) + "\n"
             end = "" if kept.endswith(b"\n") or not kept else "\n"  # which an editor may have left out
-            os.write(handle, (end + head + row).encode())
-            os.fsync(handle)
+            try:
+                if os.write(handle, added := (end + head + row).encode()) < len(added):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(handle)
+            except OSError:
+                os.ftruncate(handle, len(kept))
+                raise
         finally:
             os.close(handle)
     except OSError as error:

@@ -13,12 +13,17 @@ Letters: B batch, S source length, T target length.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +42,7 @@ Rows = Sequence[Sequence[int] | Array]
 VERSION = 1  # raise it when the same pairs would give other ids or other rows
 SHORT = 10  # pieces; pairs with no longer side may have any ratio
 AT_ONCE = 1_000  # rows that are looked up at once
+DAY = 24 * 3600  # seconds
 PARALLEL = 200_000  # pairs from which starting processes is worth it
 JITTER = 0.25  # share of pairs that an epoch sorts as if they were a piece longer
 # sides are padded in steps (limit, step), long ones in longer, and batches cut to a multiple of ROWS: a CPU's library
@@ -78,10 +84,6 @@ class Batch:
     target_out: torch.Tensor  # (B, T)
     tokens: int  # real target tokens, <eos> counted
     alignment: torch.Tensor | None = None  # (B, T, S), which source piece each target piece comes from, if wanted
-
-    @property
-    def sentences(self) -> int:
-        return self.source.size(0)
 
     def to(self, device: torch.device | str) -> Batch:
         parts = {name: part for name, part in vars(self).items() if name != "tokens" and part is not None}
@@ -234,7 +236,7 @@ def prepare(
     try:
         with np.load(file) as content:
             rows, filtered = content["rows"], Filtered(*content["filtered"].tolist())
-    except FileNotFoundError:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # not there yet, or damaged
         rows, filtered = _filter(corpus, ids[0].lengths, ids[1].lengths, *rules)
         part = file.with_name(f"{key}.{os.getpid()}.part")
         with open(part, "wb") as stream:
@@ -243,14 +245,6 @@ def prepare(
     if not filtered.kept:
         raise DataError(f"{corpus.name}: {filtered}: correct the corpus or relax data.max_length and its neighbours")
     return TrainingSet((source_tokenizer, target_tokenizer), ids, rows), filtered
-
-
-def encode(
-    corpus: Corpus, source_tokenizer: Tokenizer, target_tokenizer: Tokenizer, workers: int | None = None
-) -> TrainingSet:
-    """All pairs of a corpus, tokenised: nothing is left out of validation and test sets."""
-    ids = _tokenised(corpus, source_tokenizer, target_tokenizer, workers)
-    return TrainingSet((source_tokenizer, target_tokenizer), ids, np.arange(len(corpus)))
 
 
 def collate(source: Rows, target: Rows) -> Batch:
@@ -305,31 +299,58 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()[:32]
 
 
-def _ids(batch: dict[str, list[str]], source: Tokenizer, target: Tokenizer) -> dict[str, list[list[int]]]:
+def _ids(batch: dict[str, list[str]], source: Tokenizer, target: Tokenizer, owner: int) -> dict[str, list[list[int]]]:
+    if os.getpid() != owner:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one ends the others
     return {"source_ids": source.encode(batch["source"]), "target_ids": target.encode(batch["target"])}
 
 
 def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer, workers: int | None) -> tuple[Ragged, Ragged]:
     """The ids of all pairs, in the order of the corpus, from the cache or by `workers` processes."""
     from datasets import Features, List, Value
+    from multiprocess import TimeoutError as StoppedWorkersError  # type: ignore[import-untyped]
+    from pyarrow import ArrowInvalid
 
     from nmt.hardware import cores  # which loads torch
 
     key = _key(corpus.fingerprint, source.fingerprint, target.fingerprint)
     if workers is None:
         workers = cores() if len(corpus) >= PARALLEL else 1
-    table = corpus.pairs.map(
-        partial(_ids, source=source, target=target),
-        batched=True,
-        remove_columns=["source", "target"],
-        features=Features({"source_ids": List(Value("int32")), "target_ids": List(Value("int32"))}),
-        num_proc=workers if workers > 1 else None,
-        cache_file_name=str(cache("ids") / f"{key}.arrow"),
-        load_from_cache_file=True,
-        new_fingerprint=key,
-        desc="Tokenising",
-    )
+
+    def mapped(cached: bool) -> Any:
+        return corpus.pairs.map(
+            partial(_ids, source=source, target=target, owner=os.getpid()),
+            batched=True,
+            remove_columns=["source", "target"],
+            features=Features({"source_ids": List(Value("int32")), "target_ids": List(Value("int32"))}),
+            num_proc=workers if workers > 1 else None,
+            cache_file_name=str(folder / f"{key}.arrow"),
+            load_from_cache_file=cached,
+            new_fingerprint=key,
+            desc="Tokenising",
+        )
+
+    folder = cache("ids")
+    _tidy(folder)
+    try:
+        try:
+            table = mapped(cached=True)
+        except ArrowInvalid:  # damaged
+            table = mapped(cached=False)
+    except StoppedWorkersError as error:  # how `datasets` ends where a signal ends its processes
+        raise error.__context__ or error from None
+    except OSError as error:
+        problem = error.strerror or error
+        raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None
     return Ragged(table.data.column("source_ids")), Ragged(table.data.column("target_ids"))
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what processes that were killed left half written, a day ago or before."""
+    for unfinished in folder.glob("tmp*"):
+        with contextlib.suppress(OSError):
+            if time.time() - unfinished.stat().st_mtime > DAY:
+                unfinished.unlink()
 
 
 def _filter(

@@ -16,7 +16,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import PurePath
 
 from nmt.errors import DataError
@@ -28,6 +28,7 @@ HEADINGS = ("source", "text", "sentence")  # of a first column, beside the code 
 HEADING = "translation"
 
 _SOLID = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH")
+_OTHER_SPACES = re.compile(r"[^\S ]")
 _AROUND = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 _TIMES = r"[ \t]*(?:\d+:)?\d+:\d+[.,]\d+[ \t]*-->.*"
 # The line of times, and the words: the lines before an empty one or the next subtitle.
@@ -82,9 +83,12 @@ def _cut(line: str, language: str) -> list[tuple[str, str, str]]:
     """The sentences of a line, each with the space before and after it."""
     import sentencex  # type: ignore[import-untyped]
 
+    # other spaces than the plain one can make it panic: `Plan B\u00a0.`
+    plain = _OTHER_SPACES.sub(" ", line)
+    sizes = map(len, sentencex.segment(language, plain) if line.strip() else [line])
     found = []
-    for sentence in sentencex.segment(language, line) if line.strip() else [line]:
-        match = _AROUND.fullmatch(sentence)
+    for start, end in pairwise(accumulate(sizes, initial=0)):
+        match = _AROUND.fullmatch(line[start:end])
         assert match is not None
         found.append((match[1], match[2], match[3]))
     return found
@@ -116,6 +120,7 @@ def from_csv(text: str, language: str, name: str) -> Document:
     head = text.partition("\n")[0]
     mark = ";" if head.count(";") > head.count(",") else ","
     try:
+        csv.field_size_limit(len(text) + 1)
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
     except csv.Error as error:
         raise DataError(f"{name}: this is no CSV: {error}") from None

@@ -6,20 +6,21 @@ signature that makes it comparable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nmt import metrics, plots
-from nmt.checkpoint import write_json, write_text
+from nmt import checkpoint, metrics, plots
+from nmt.checkpoint import split, write_json, write_text
+from nmt.corpus import Corpus
 from nmt.errors import CallError, CheckpointError, DataError
 from nmt.formats import kind, read_lines
 from nmt.material import load_split, test_parts
 from nmt.metrics import Comparison, Method, Report, Sentence
 from nmt.progress import Bar, say
-from nmt.translate import CHUNK, Scored, Translator, split
+from nmt.translate import CHUNK, Scored, Translator
 
 SHOWN = 3  # best and worst sentences printed; the JSON has more
 FEW, FEWER = 100, " (so few say little: look at the intervals)"
@@ -193,7 +194,21 @@ def _test_set(translators: Mapping[str, Translator], source: Path | None, refere
         raise CallError("--hypothesis needs --reference, the right translations of the same lines")
     data = first.recipe.data
     pairs = load_split(data, "test")
+    if data.hold_out:
+        _warn_of_others(translators, pairs)
     return TestSet(pairs.source[:], pairs.target[:], data.target, pairs.name, test_parts(data))
+
+
+def _warn_of_others(systems: Iterable[str], test: Corpus) -> None:
+    """Says which models were trained when other pairs were held out, some of these perhaps trained on."""
+    digest = test.digest
+    for folder in (folder for system in systems for folder in split(system)):
+        before = checkpoint.read(folder).info.get("data", {}).get("held_out", digest)
+        if before != digest:
+            say(
+                f"warning: {folder}: the corpus has changed since the training, and with it what is held out of it: "
+                f"some of these pairs may have been trained on: train again, or give --source and --reference"
+            )
 
 
 def _translate(translator: Translator, test: TestSet) -> list[str]:

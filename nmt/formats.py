@@ -269,6 +269,8 @@ def _value(text: str, path: Path, line: int) -> Any:
         raise DataError(f"{path}: line {line + error.lineno - 1}: not JSON: {error.msg}") from None
     except RecursionError:
         raise DataError(f"{path}: line {line}: too deeply nested") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path}: line {line}: {error}") from None
 
 
 def _parquet(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:

@@ -18,6 +18,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
+from nmt.errors import CallError
+
 T = TypeVar("T")
 
 
@@ -75,6 +77,8 @@ def join() -> Group:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise CallError(f"WORLD_SIZE={size} without {missing[0]}: start with torchrun, or unset WORLD_SIZE")
     if not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

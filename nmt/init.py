@@ -26,7 +26,7 @@ from nmt.checkpoint import write_text
 from nmt.corpus import Corpus
 from nmt.errors import CallError, DataError
 from nmt.formats import READERS, Pair, kind, unpacked
-from nmt.progress import say
+from nmt.progress import say, shown
 from nmt.tokenizer import VocabularyError
 
 SAMPLE = 20_000  # pairs that are looked at
@@ -84,18 +84,24 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     languages = _languages(files, source, target)
     folder = files[0].parent
     names = [file.name if file.parent == folder else str(file.resolve()) for file in files]
+    if any(not _is_text(name) for name in (*names, str(out), os.path.abspath(folder))):
+        raise CallError("the name of a file or folder here is not UTF-8, so no recipe can name it: rename it")
     pairs = corpus.load(names[0] if len(names) == 1 else names, *languages, path=str(folder))
     different = holdout.different(pairs)
     if different < FEWEST:
         rest = len(pairs) - different
         why = f" (the other {rest:,} have an empty side, two equal ones or one of another pair)" if rest else ""
         raise DataError(f"{pairs.name}: {different} pairs are too few to learn from: find {FEWEST} or more{why}")
-    say(f"{len(pairs):,} pairs, {' to '.join(languages)}, first: {pairs.source[0]} → {pairs.target[0]}")
+    say(f"{len(pairs):,} pairs, {' to '.join(languages)}, first: {shown(pairs.source[0], pairs.target[0])}")
     held = max(1, min(MOST_HELD, different // HELD)) if _stands_alone(languages, folder) else 0
     text = _text(pairs, languages, folder, names, held)
     recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
     write_text(out, text)
     return text
+
+
+def _is_text(name: str) -> bool:
+    return name == name.encode(errors="replace").decode()
 
 
 def _languages(files: Sequence[Path], source: str | None, target: str | None) -> Pair:
@@ -158,8 +164,8 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: 
 # {languages[0]} to {languages[1]}: {count:,} pairs, {words[0]:.1f} and {words[1]:.1f} words a sentence on average.{few}
 # Written by `nmt init` from what is in the corpus. Change what you like; `nmt info` says what it makes of the model.
 data:
-  source: {json.dumps(languages[0])}
-  target: {json.dumps(languages[1])}
+  source: {json.dumps(languages[0], ensure_ascii=False)}
+  target: {json.dumps(languages[1], ensure_ascii=False)}
   path: {json.dumps(os.path.abspath(folder), ensure_ascii=False)}
   train: {train}{hold_out}
 tokenizer:

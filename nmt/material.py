@@ -19,7 +19,7 @@ import torch
 from nmt import checkpoint, corpus, holdout, lexicon, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
-from nmt.errors import CheckpointError, RecipeError
+from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.formats import MissingColumnsError
 from nmt.group import ALONE, Group
 from nmt.hardware import cores
@@ -27,6 +27,8 @@ from nmt.progress import say
 from nmt.recipe import Data, Recipe, TranslationTraining
 from nmt.recipe import Tokenizer as TokenizerSpec
 from nmt.tokenizer import Tokenizer
+
+SOURCE, TARGET = "source.model", "target.model"  # the tokenizers of a model folder
 
 
 @cache
@@ -53,8 +55,13 @@ def extra(data: Data, path: str) -> Corpus:
 def lineage(recipe: Recipe) -> Iterator[Recipe]:
     """A recipe and, where it was tuned, those of the runs before it. Raises CheckpointError where one is gone."""
     yield recipe
+    seen: set[Path] = set()
     while recipe.data.mix is not None and recipe.training.init_from is not None:
-        recipe = checkpoint.read(Path(recipe.training.init_from)).recipe
+        parent = Path(recipe.training.init_from).resolve()
+        if parent in seen:
+            raise CheckpointError(f"{parent}: what it was before it was tuned was replaced by it")
+        seen.add(parent)
+        recipe = checkpoint.read(parent).recipe
         yield recipe
 
 
@@ -75,7 +82,9 @@ def _split(data: Data, split: str) -> Corpus:
     """The same without the extra pairs."""
     if data.generator is None:
         place = data.train if data.hold_out else {"train": data.train, "valid": data.valid, "test": data.test}[split]
-        found = corpus.load(place, data.source, data.target, data.path, data.hub, data.hub_config, data.columns)
+        part = "train" if data.hold_out else split
+        where = (data.path, data.hub, data.hub_config, data.columns)
+        found = corpus.load(place, data.source, data.target, *where, part=part)
         return holdout.load(found, data.hold_out, split) if data.hold_out else found
     if {data.source, data.target} != {"en", "de"}:
         raise RecipeError(f"data.generator 'starter' writes en and de, not {data.source} and {data.target}")
@@ -158,6 +167,22 @@ def gather(recipe: Recipe, tokenizers: tuple[Tokenizer, Tokenizer] | None = None
     settings = recipe.training
     batches = Batches(train.source_lengths, train.target_lengths, settings.batch_tokens, settings.seed)
     return Material(pairs, train, valid, filtered, batches, *tokenizers)
+
+
+def inherited(recipe: Recipe, folder: Path | None = None) -> tuple[Tokenizer, Tokenizer] | None:
+    """The tokenizers that are not trained: of the run `folder` that is resumed, that one begins from, or that teaches.
+
+    Raises CallError, CheckpointError where they are not there.
+    """
+    settings = recipe.training
+    begun = [settings.init_from] if settings.init_from else []
+    taught = map(str, checkpoint.split(settings.teacher)) if settings.teacher else []
+    given = [(key, Path(one)) for key, ones in (("init_from", begun), ("teacher", taught)) for one in ones]
+    for key, place in given:
+        if not place.is_dir():
+            raise CallError(f"training.{key}: {place}: no such model folder")
+    origin = next(iter([folder] if folder else [place for _, place in given]), None)
+    return (Tokenizer.load(origin / SOURCE), Tokenizer.load(origin / TARGET)) if origin else None
 
 
 class TrainingStream:

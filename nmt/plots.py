@@ -36,6 +36,8 @@ INK, QUIET, FAINT = "#333333", "#767676", "#E4E4E4"  # text; second text; lines 
 WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", "#0072B2", "#00263B"])
 CELL = 0.3  # inches of one piece in an attention map
 LARGEST = 40.0  # inches of the longest side of an attention map
+LABEL = 20  # letters of a piece beside it
+WIDEST, WRITTEN = 18.0, 20  # inches of a table of classes, and up to how many it has numbers in its fields
 FONTS = {  # for pieces of which DejaVu Sans has not all letters, where some of these are installed
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei", "Malgun Gothic"),
     *("Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Tamil", "Noto Sans Thai", "Noto Sans Ethiopic"),
@@ -113,6 +115,7 @@ def attention(source: Sequence[str], target: Sequence[str], weights: npt.ArrayLi
     table = np.asarray(weights, dtype=np.float64)  # (T, S)
     if table.shape != (len(target), len(source)) or table.size == 0:
         raise ValueError(f"weights are {table.shape}, the pieces of target and source {(len(target), len(source))}")
+    source, target = ([_short(piece) for piece in pieces] for pieces in (source, target))
     figure, size = _canvas(source, target)
     axes = figure.subplots()
     axes.imshow(table, cmap=WEIGHTS, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -151,7 +154,8 @@ def confusion(table: Sequence[Sequence[int]], labels: Sequence[str], path: Path)
     """How many of each class (a row) were taken for each (a column); a field is as dark as its share of the row."""
     counts = np.asarray(table, dtype=np.float64)  # (C, C)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = 0.9 * len(labels)
+    side = min(0.9 * len(labels), WIDEST)
+    size = min(10.0, 72 * side / len(labels) * 0.5)
     figure = _figure(side + 2, side + 1.4)
     axes = figure.subplots()
     axes.imshow(shares, cmap=WEIGHTS, vmin=0, vmax=1, interpolation="nearest")
@@ -162,8 +166,8 @@ def confusion(table: Sequence[Sequence[int]], labels: Sequence[str], path: Path)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks(range(len(labels)), labels)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set(color=INK, parse_math=False)
-    for (row, column), share in np.ndenumerate(shares):
+        label.set(color=INK, fontsize=size, parse_math=False)
+    for (row, column), share in np.ndenumerate(shares) if len(labels) <= WRITTEN else ():
         text = f"{counts[row, column]:,.0f}\n{share:.0%}"
         axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.5 else INK, fontsize=10)
     _save(figure, path)
@@ -219,6 +223,11 @@ def _best(axes: Axes, steps: Array, values: Array, name: str, colour: str, marke
 def _first(label: str) -> int:
     """The 6 of `6-10`."""
     return int("".join(takewhile(str.isdigit, label)) or 0)
+
+
+def _short(piece: str) -> str:
+    """A piece as a label; unknown letters in a row are one of any length."""
+    return piece if len(piece) <= LABEL else f"{piece[: LABEL - 1]}…"
 
 
 def _canvas(source: Sequence[str], target: Sequence[str]) -> tuple[Figure, float]:

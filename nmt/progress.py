@@ -6,29 +6,45 @@ that train together, the first one speaks.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 INTERVAL = 30.0  # seconds between plain lines
+LONGEST = 300  # letters shown of a side of a pair
+
+
+class _Patient(Console):
+    """A console whose reader may go, and whose disk may be full: then less is said, and the work goes on."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
 
 
 def console() -> Console:
-    """A console on the standard error of this moment."""
+    """A console on the standard error of this moment, where it has one."""
     silent = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK") != "0"
-    return Console(
-        file=sys.stderr, highlight=False, soft_wrap=True, emoji=False, quiet=silent
-    )  # `:dog:` in a text stays
+    # without emoji `:dog:` in a text stays
+    return _Patient(stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=silent)
 
 
 def say(message: str) -> None:
     """One plain line; markup in it is text."""
     console().print(message, markup=False)
+
+
+def shown(source: str, target: str) -> str:
+    """A pair as an example, in a line."""
+    return " → ".join(f"{text[:LONGEST]}{'...' * (len(text) > LONGEST)}" for text in (source, target))
 
 
 class Bar:

@@ -190,7 +190,7 @@ class Model(Section):
 class Training(Section):
     """What the training loop needs to know, whatever it trains."""
 
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=2**63)
     epochs: int = Field(20, ge=1)
     accumulate: int = Field(1, ge=1, description="batches per update")
     learning_rate: float = Field(3e-3, gt=0)
@@ -206,7 +206,7 @@ class Training(Section):
     checkpoint_minutes: float = Field(5.0, ge=0)
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: all cores")
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads; null: all cores")
     tensorboard: bool = False
 
 
@@ -250,10 +250,10 @@ class Search(Section):
     min_ratio: float = Field(0.0, ge=0, description="least target pieces per source piece")
     max_ratio: float = Field(2.0, gt=0, description="most target pieces per source piece, ...")
     max_extra: int = Field(20, ge=0, description="... plus this many")
-    temperature: float = Field(1.0, ge=0)
+    temperature: float = Field(1.0, ge=0, le=100)
     top_k: int = Field(0, ge=0, description="0: all")
     top_p: float = Field(1.0, gt=0, le=1)
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=2**63)
     max_source: int = Field(256, ge=1, description="pieces; a longer line is translated in parts")
     batch_tokens: int = Field(4000, ge=1, description="sentences times pieces searched at once")
     language_model: str | None = Field(None, description="a model folder whose language model has a say")
@@ -418,10 +418,22 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+class _Loader(yaml.SafeLoader):
+    """That of plain YAML, but for keys that stand twice: all but the last would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                problem = f"'{name}' stands there twice: make one of them"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.value[place][0].start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # bytes that are no UTF-8, a 13th month
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # bytes that are no UTF-8, a 13th month
         raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
@@ -452,13 +464,15 @@ def _set(content: dict[str, Any], change: str) -> None:
     *parents, last = key.split(".")
     section = content
     for parent in parents:
-        inner = section.setdefault(parent, {})
+        if section.get(parent) is None:  # an empty section: its defaults
+            section[parent] = {}
+        inner = section[parent]
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {change}: '{parent}' is a single value here, it has no key '{last}'")
         section = inner
     try:
         section[last] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):  # a 13th month
+    except (yaml.YAMLError, ValueError, RecursionError):  # a 13th month
         raise RecipeError(f"--set {change}: '{value}' is not a YAML value: put it in quotes if it is text") from None
 
 

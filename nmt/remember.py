@@ -6,6 +6,7 @@ people corrected for instance, have a say after as long as they take to read.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,12 +56,13 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
 def _read(model: Seq2Seq, train: TrainingSet, machine: hardware.Hardware, stamp: str) -> Examples:
     """What the model makes of all pairs, batch by batch."""
     plan = Batches(train.source_lengths, train.target_lengths, BATCH).plan(0)  # in random order
-    compressed = Compressed(_sample(model, train, plan, machine))
+    first = _first(model, train, plan, machine)
+    compressed = Compressed(torch.cat(list(first)))
     parts: list[tuple[Tensor, ...]] = []
     with Bar("reading", len(plan)) as bar:
         for number, rows in enumerate(plan, start=1):
             batch = train.batch(rows)
-            keys = compressed(_features(model, batch, machine))
+            keys = compressed(first.popleft() if first else _features(model, batch, machine))
             source = torch.arange(batch.source.size(1)) < batch.source_lengths.unsqueeze(1) - 1  # without <eos>
             target = batch.target_out != PAD
             pieces, sources = batch.target_out[target].int(), batch.source[source].int()
@@ -80,14 +82,14 @@ def _read(model: Seq2Seq, train: TrainingSet, machine: hardware.Hardware, stamp:
     )
 
 
-def _sample(model: Seq2Seq, train: TrainingSet, plan: Sequence[Array], machine: hardware.Hardware) -> Tensor:
-    """The features (P, E) of the first batches."""
-    found: list[Tensor] = []
+def _first(model: Seq2Seq, train: TrainingSet, plan: Sequence[Array], machine: hardware.Hardware) -> deque[Tensor]:
+    """The features (P, E) of each of the first batches, a sample."""
+    found: deque[Tensor] = deque()
     for rows in plan:
         found.append(_features(model, train.batch(rows), machine))
         if sum(map(len, found)) >= SAMPLE:
             break
-    return torch.cat(found)
+    return found
 
 
 def _features(model: Seq2Seq, batch: Batch, machine: hardware.Hardware) -> Tensor:

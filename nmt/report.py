@@ -12,8 +12,9 @@ from nmt import checkpoint, examples
 from nmt.corpus import MissingCorpusError
 from nmt.data import histogram
 from nmt.errors import CallError, CheckpointError, DataError
-from nmt.material import gather, overlaps
+from nmt.material import gather, inherited, overlaps
 from nmt.model import build, sizes
+from nmt.progress import shown
 from nmt.recipe import AnyRecipe, Recipe, dump, find, header, load_as
 
 
@@ -107,19 +108,20 @@ def data(recipe: Recipe, where: str) -> str:
     Raises DataError; where there is no corpus, with the head of the recipe, which says where to get the files.
     """
     try:
-        material = gather(recipe)
+        material = gather(recipe, inherited(recipe))
     except MissingCorpusError as error:
         about = header(find(where))
         raise DataError(f"{error}\n{about}" if about else str(error)) from None
     first = material.corpus.source[0], material.corpus.target[0]
-    lines = [f"first  {' → '.join(first)}", f"train  {material.filtered}"]
+    lines = [f"first  {shown(*first)}", f"train  {material.filtered}"]
     lines += [f"{split:<6} {found}" for split, found in overlaps(recipe, material.corpus, material.valid).items()]
     pieces = {
         f"{recipe.data.source} (source)": material.train.source_lengths,
         f"{recipe.data.target} (target)": material.train.target_lengths,
     }
     lines.append(f"padding {material.batches.padding(0):.1%} in batches of {recipe.training.batch_tokens:,} tokens")
-    for name, lengths in pieces.items():
+    for name, ends in pieces.items():
+        lengths = ends - 1  # as data.max_length counts, without <eos>
         lines.append(f"\npieces per sentence, {name}: {lengths.mean():.1f} on average")
         lines += _bars(histogram(lengths))
     return "\n".join(lines)

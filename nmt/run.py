@@ -115,7 +115,10 @@ def translator(system: str, changes: Sequence[str] = (), threads: int | None = N
             )
     if one.settings.reverse is not None:
         looks = [f"search.examples={one.settings.examples}"]
-        one.back = Translator.load(one.settings.reverse, threads=threads, changes=looks)
+        try:
+            one.back = Translator.load(one.settings.reverse, threads=threads, changes=looks)
+        except CheckpointError as error:
+            raise CheckpointError(f"search.reverse: {error}") from None
         own, other = one.recipe.data, one.back.recipe.data
         if (other.source, other.target) != (own.target, own.source):
             raise CallError(
@@ -199,6 +202,8 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group:
             _draw(folder)
     if group.first:
         _conclude(folder, position)
+    if position.best is None:
+        raise CallError(f"{folder}: no {settings.metric} on valid was a number: lower training.learning_rate")
     say(f"done: {folder}, best {settings.metric} {position.best:.2f} on valid. Next: nmt evaluate {folder}")
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+COLD = 1e-6  # a temperature as good as 0, by which scores cannot be divided
 METHODS = ("beam", "greedy", "sample")
 SIZE = 16  # of the groups of columns that `largest` looks at
 
@@ -349,7 +350,7 @@ def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def filtered(log_probs: Tensor, options: Options) -> Tensor:
     """The distribution (N, V) that is sampled: temperature, top-k, top-p (Holtzman et al. 2020), in this order."""
-    if options.temperature == 0:
+    if options.temperature < COLD:
         return torch.zeros_like(log_probs).scatter_(1, log_probs.argmax(1, keepdim=True), 1.0)
     scores = log_probs / options.temperature
     if options.top_k:

@@ -15,7 +15,6 @@ from nmt import checkpoint
 from nmt.errors import CallError
 from nmt.progress import say
 from nmt.recipe import shipped
-from nmt.translate import split
 
 LOGINS = "NMT_DEMO_AUTH"  # environment variable with `user:password` lines
 
@@ -40,7 +39,7 @@ def serve(
         raise CallError(f"--share opens the page to the world: set logins with --auth FILE or ${LOGINS} as well")
     host = host.strip("[]")  # of an IPv6 address
     _listen(host, port)
-    for folder in (folder for system in folders for folder in split(system)):
+    for folder in (folder for system in folders for folder in checkpoint.split(system)):
         checkpoint.read(folder)  # before the page's libraries are loaded, which takes a while
     say("opening the page ...")
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")  # else kernels for each shape of a batch pile up
@@ -53,6 +52,8 @@ def _listen(host: str, port: int | None) -> None:
     try:
         family = socket.getaddrinfo(host, port)[0][0]
         socket.create_server((host, port or 0), family=family).close()
+    except UnicodeError:
+        raise CallError(f"--host {host}: no address: choose another") from None
     except OSError as error:
         where = f"--host {host}" + (f" --port {port}" if port else "")
         reason = "something listens there already" if error.errno == errno.EADDRINUSE else error.strerror
@@ -81,7 +82,7 @@ def page() -> ModuleType:
 def read_logins(file: Path | None) -> list[tuple[str, str]]:
     """Users and passwords, `user:password` a line, of a file or the environment. Raises CallError."""
     try:
-        text = file.read_text(encoding="utf-8") if file else os.environ.get(LOGINS, "")
+        text = file.read_text(encoding="utf-8-sig") if file else os.environ.get(LOGINS, "")
     except (OSError, UnicodeDecodeError) as error:
         raise CallError(f"--auth {file}: cannot be read: {error}") from None
     lines = [line for line in text.splitlines() if line.strip()]

@@ -115,16 +115,12 @@ class Service:
     def _answer(self, questions: Sequence[_Question]) -> None:
         try:
             replies = questions[0].kind.answer(self.translator, [one.asked for one in questions]) if questions else []
-        except NmtError as error:  # one of them cannot be answered, and the others should not learn why
+        except BaseException as error:  # the thread must live on
             if len(questions) == 1:
                 questions[0].reply.set_exception(error)
-            else:
+            else:  # one of them cannot be answered, and the others should not learn why
                 for question in questions:
                     self._answer([question])
-            return
-        except BaseException as error:  # whatever it is belongs to those who asked; the thread must live on
-            for question in questions:
-                question.reply.set_exception(error)
             return
         for question, reply in zip(questions, replies, strict=True):
             question.reply.set_result(reply)

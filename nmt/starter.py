@@ -21,8 +21,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from itertools import accumulate, product, zip_longest
-from math import prod
+from itertools import accumulate, zip_longest
 from typing import NamedTuple, TypeVar
 from zlib import crc32
 
@@ -698,29 +697,3 @@ def is_novel(sentence: Sentence) -> bool | None:
     """Whether an argument is held out; None if only a place is, which fits neither half of test."""
     found = [triple for clause in sentence.clauses for triple in triples(clause) if is_held_out(*triple[:3])]
     return any(is_argument for *_, is_argument in found) or (None if found else False)
-
-
-def count_sentences(verbs: Iterable[Verb] = VERBS) -> int:
-    """A lower bound: the statements of a subject, a verb in some tense and its objects, no noun twice, and no more.
-
-    No pronoun, negation, time, place, question or second clause is counted. Different choices are different
-    sentences, since each shows in English, and the corpus can contain each of them.
-    """
-    total = 0
-    for verb in verbs:
-        if verb is BE or verb.follows[:1] in ("c", "d"):  # incomplete without more
-            continue
-        slots = [(verb.subject, "any"), (verb.dative, "known"), (verb.accusative, "any")]
-        options = [[(noun, _choices(noun, pool)) for noun in _nouns_of(kinds)] for kinds, pool in slots if kinds]
-        tenses = sum(not _is_ambiguous(verb, tense, MANY) for tense in _tenses_of(verb, "npf"))
-        for chosen in product(*options):
-            if len({noun for noun, _ in chosen}) == len(chosen):
-                total += tenses * prod(choices for _, choices in chosen)
-    return total
-
-
-def _choices(noun: Noun, pool: str) -> int:
-    """The phrases there are with a noun."""
-    forms = [_form(noun, plural) for plural in (False, True)[: 2 if noun.plural else 1]]
-    adjectives = 0 if noun.kind == "n" else len(_adjectives_of(noun))
-    return sum(len(_determiners_of(noun.kind, form, pool)) for form in forms) * (1 + adjectives)

@@ -281,6 +281,8 @@ def _explained(message: str, vocab_size: int, pieces: int) -> DataError:
             "or lower tokenizer.character_coverage"
         )
         return VocabularyError(f"{given} {what}", int(found[1]))
+    if "sentences_.empty()" in message:
+        return DataError("tokenizer: every line of the corpus is longer than 16,384 bytes: cut them into sentences")
     if "(vocab_size) >= (0)" in message:  # a char model
         return VocabularyError(f"{given} is too small for symbols and bytes: the smallest is {pieces}", pieces)
     return DataError(f"tokenizer: SentencePiece could not be trained: {message}")

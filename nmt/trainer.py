@@ -244,7 +244,8 @@ class Trainer(Generic[B]):
         with self._averaged():
             figures = dict(self.validate(False))
             score = float(figures[self.settings.metric])
-            better = at.best is None or (score < at.best if self.settings.metric == "perplexity" else score > at.best)
+            sign = -1 if self.settings.metric == "perplexity" else 1
+            better = math.isfinite(score) and (at.best is None or sign * score > sign * at.best)
             if better:
                 at.best, at.best_updates, at.since_best = score, at.updates, 0
             else:

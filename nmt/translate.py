@@ -174,7 +174,7 @@ class Translator:
 
         Raises CheckpointError, CallError, RecipeError.
         """
-        saved = [checkpoint.read(folder) for folder in split(folders)]
+        saved = [checkpoint.read(folder) for folder in checkpoint.split(folders)]
         device = "cpu" if any(one.exported for one in saved) else device
         machine = hardware.choose(device, "float32", threads)
         members = [Member.load(one, machine) for one in saved]
@@ -525,16 +525,6 @@ def _check(lines: Sequence[str], nbest: int, prefixes: Sequence[str] | None, set
         raise CallError(f"nbest is {nbest}: ask for 1 or more")
     if nbest > 1 and settings.method == "greedy":
         raise CallError(f"search.method 'greedy' finds one translation, not {nbest}: use a beam, or 'sample'")
-
-
-def split(folders: str | Path) -> list[Path]:
-    """The folders of an ensemble written `runs/a+runs/b`."""
-    if str(folders) and Path(folders).is_dir():
-        return [Path(folders)]
-    parts = str(folders).split("+")
-    if not all(parts):
-        raise CallError(f"'{folders}' names an empty folder: an ensemble is written runs/a+runs/b")
-    return [Path(part) for part in parts]
 
 
 def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

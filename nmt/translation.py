@@ -17,30 +17,25 @@ from nmt.group import ALONE, Group
 from nmt.hardware import Hardware
 from nmt.job import Job
 from nmt.loss import Loss, Taught
-from nmt.material import Material, TrainingStream, gather, overlaps
+from nmt.material import SOURCE, TARGET, Material, TrainingStream, gather, inherited, load_split, overlaps
 from nmt.model import Seq2Seq, build, sizes
 from nmt.progress import say
 from nmt.recipe import Recipe, TranslationTraining
 from nmt.tokenizer import Tokenizer
-from nmt.translate import Member, split
+from nmt.translate import Member
 from nmt.validation import Validation
-
-SOURCE, TARGET = "source.model", "target.model"
 
 
 def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = ALONE) -> Job[Batch]:
     """Everything to train a recipe; `folder` is that of a run that is resumed, whose tokenizers stay."""
     settings = recipe.training
     parent = Path(settings.init_from) if settings.init_from else None
-    taught_by = split(settings.teacher) if settings.teacher else []
-    origin = next(iter(filter(None, (folder, parent, *taught_by))), None)
-    known = (Tokenizer.load(origin / SOURCE), Tokenizer.load(origin / TARGET)) if origin else None
-    material = _shared(recipe, known, group)
+    material = _shared(recipe, inherited(recipe, folder), group)
     if recipe.model.tie == "all" and material.source.fingerprint != material.target.fingerprint:
         raise CallError(
-            f"model.tie=all needs one vocabulary for both sides, those of {origin} are two: set model.tie to target"
+            "model.tie=all needs one vocabulary for both sides, those it was given are two: set model.tie to target"
         )
-    teachers = _teachers(taught_by, material, hardware)
+    teachers = _teachers(checkpoint.split(settings.teacher) if settings.teacher else [], material, hardware)
     torch.manual_seed(settings.seed)
     model = build(recipe, material.source.vocab, material.target.vocab).to(hardware.device)
     if parent and not folder:
@@ -111,6 +106,7 @@ def _data(recipe: Recipe, material: Material) -> dict[str, Any]:
             "target": int(material.train.target_lengths.sum()),
         },
         "padding": round(material.batches.padding(0), 4),
+        **({"held_out": load_split(recipe.data, "test").digest} if recipe.data.hold_out else {}),
     }
 
 

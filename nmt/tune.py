@@ -12,7 +12,7 @@ from pathlib import Path
 from nmt import checkpoint, corpus, material, run
 from nmt.corpus import Corpus
 from nmt.errors import CallError
-from nmt.progress import say
+from nmt.progress import say, shown
 from nmt.recipe import Recipe, changed, setting
 from nmt.translate import Translator
 
@@ -47,7 +47,7 @@ def tune(
     count = sum(map(len, pairs))
     first = next((pair for one in pairs for pair in zip(one.source[:1], one.target[:1], strict=True)), None)
     if first:
-        say(f"{count:,} pairs to learn, {recipe.data.source} to {recipe.data.target}, first: {first[0]} → {first[1]}")
+        say(f"{count:,} pairs to learn, {recipe.data.source} to {recipe.data.target}, first: {shown(*first)}")
     new = folder or old.resolve().with_name(f"{old.resolve().name}-tuned")
     times = repetitions(count)
     if resume and (new / checkpoint.RECIPE).is_file():  # if there are others now, it is better said of the pairs

@@ -667,14 +667,6 @@ def test_a_corpus_of_which_nothing_is_left_is_an_error_that_says_why() -> None:
         data.prepare(nothing, Words(), Words(), max_length=1)
 
 
-def test_nothing_is_left_out_of_validation_and_test_sets() -> None:
-    pairs = corpus.from_pairs(["a", "", "a", "e"], ["b", "c", "b", "e"], "x")
-    found = data.encode(pairs, Words(), Words())
-    assert len(found) == 4
-    assert found.source_lengths.tolist() == [2, 1, 2, 2]
-    assert found.batch([1]).source.tolist() == [[EOS, PAD]]
-
-
 def test_overlap_counts_test_sentences_seen_in_training() -> None:
     seen = corpus.from_pairs(["a", "b", "c", "c"], ["A", "B", "C", "D"], "train")
     test = corpus.from_pairs(["a", "a", "b", "x", "A"], ["A", "Z", "B", "B", "a"], "test")
@@ -710,7 +702,7 @@ def test_rows_give_the_ids_of_their_text() -> None:
             assert getattr(batch, name).tolist() == getattr(wanted, name).tolist()
         assert batch.source_lengths.tolist() == found.source_lengths[rows].tolist()
         assert batch.tokens == found.target_lengths[rows].sum() == (batch.target_out != PAD).sum()
-        assert batch.sentences == len(rows)
+        assert len(batch.source) == len(rows)
 
 
 def test_ids_are_read_where_they_lie(tmp_path: Path) -> None:
@@ -768,7 +760,7 @@ def test_a_batch_is_padded_after_the_end() -> None:
     # both sides to an even number of steps, and longer ones to a multiple of 4 or 8
     assert batch.target_in.tolist() == [[BOS, 9, PAD, PAD], [BOS, 10, 11, PAD], [BOS, PAD, PAD, PAD]]
     assert batch.target_out.tolist() == [[9, EOS, PAD, PAD], [10, 11, EOS, PAD], [EOS, PAD, PAD, PAD]]
-    assert (batch.tokens, batch.sentences) == (6, 3)
+    assert (batch.tokens, len(batch.source)) == (6, 3)
     moved = batch.to("meta")
     assert {moved.source.device.type, moved.source_lengths.device.type} == {"meta"}
     assert {moved.target_in.device.type, moved.target_out.device.type} == {"meta"}
@@ -875,7 +867,7 @@ def test_batchmates_change_from_epoch_to_epoch() -> None:
 
 
 def test_padding_is_the_share_of_pads_in_the_tensors() -> None:
-    found = data.encode(many(400), Words(), Words())
+    found, _ = data.prepare(many(400), Words(), Words())
     batches = Batches(found.source_lengths, found.target_lengths, 200)
     made = [found.batch(rows) for rows in batches.plan(1)]
     pads = sum(int((tensor == PAD).sum()) for batch in made for tensor in (batch.source, batch.target_out))
@@ -901,7 +893,7 @@ def test_multi30k(tmp_path: Path) -> None:
     batches = Batches(again.source_lengths, again.target_lengths, 2_500)
     assert max(batches.padding(epoch) for epoch in range(3)) < 0.1
     assert corpus.overlap(found, corpus.load("test", "en", "de", path)).pairs == 0
-    longest = data.encode(corpus.load("valid", "en", "de", path), real, real)
+    longest, _ = data.prepare(corpus.load("valid", "en", "de", path), real, real, 1000, 1000)
     assert len(longest) == 1_014
 
 

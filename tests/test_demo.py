@@ -132,9 +132,9 @@ def test_what_was_made_a_day_ago_is_removed(page: Any) -> None:
 
 def test_nothing_to_translate_is_no_error(page: Any) -> None:
     assert list(page.translate(" \n", FIRST, 3, 1.0, 1, False, 1.0))[-1][2] is None
-    assert page.chosen(None)[:2] == ("", "")
+    assert page.chosen(None, False)[:2] == ("", "")
     with pytest.raises(gr.Error, match="Translate something first"):
-        page.complete(None, "x")
+        page.complete(None, "x", "")
 
 
 def test_texts_from_outside_are_escaped(page: Any) -> None:
@@ -228,13 +228,13 @@ def test_words_say_how_sure_the_model_was_and_where_it_looked(page: Any) -> None
 
 
 def test_a_chosen_sentence_shows_its_best_translations_and_a_picture(page: Any) -> None:
-    source, text, best, picture, frame = page.chosen(translated(page, LINES[0], nbest=3))
+    source, text, best, picture, frame = page.chosen(translated(page, LINES[0], nbest=3), True)
     assert source == LINES[0]
     assert [place for _, place in best["choices"]] == [0, 1, 2]
     assert best["choices"][0][0].startswith(text)
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
     assert frame["visible"]
-    assert not page.chosen(translated(page, LINES[0], SECOND))[4]["visible"], "without attention there is none"
+    assert not page.chosen(translated(page, LINES[0], SECOND), True)[4]["visible"], "without attention there is none"
 
 
 def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
@@ -260,7 +260,7 @@ def test_a_pressed_word_offers_others_and_one_can_be_taken(page: Any) -> None:
     assert whole == work.text
     assert whole.endswith(wanted)
     assert page.replaced(work, 1)[0].translation.text == work.others[1].text, "one may choose again"
-    assert len(page.chosen(work)[2]["choices"]) > 1, "those that stood there before stay among the best"
+    assert len(page.chosen(work, False)[2]["choices"]) > 1, "those that stood there before stay among the best"
     assert page.replaced(work, 99)[0] is work
 
 
@@ -298,10 +298,10 @@ def test_another_of_the_best_can_be_taken(page: Any) -> None:
 def test_the_model_goes_on_from_a_corrected_beginning(page: Any) -> None:
     work = translated(page, LINES[0])
     beginning = translated(page, LINES[3]).translation.text.split()[0]
-    work, whole, _ = page.complete(work, beginning)
+    work, whole, _ = page.complete(work, beginning, work.source)
     assert whole.startswith(beginning)
     with pytest.raises(gr.Error, match="characters that this model cannot write"):
-        page.complete(work, "日本")
+        page.complete(work, "日本", work.source)
 
 
 def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy, monkeypatch: Any) -> None:
@@ -309,30 +309,30 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     monkeypatch.setattr(gr, "Info", told.append)
     work = translated(page, LINES[0])
     file = page.folder / "en-de.tsv"
-    kept, whole, html = page.accept(work, "tämä on oikein")
+    kept, whole, html = page.accept(work, "tämä on oikein", work.source)
     assert whole == kept.translation.text == "tämä on oikein", "it stands where the other stood"
     assert len(kept.translation.log_probs) == len(kept.translation.tokens) + 1
     assert html.count("kept to train on") == 1
     assert "kept to train on" not in page.ranked(kept, 1)[2], "what is changed is another sentence"
-    assert words_of(page.accept(work, "iso 日本")[2])[1] == "日本", "also where the model cannot write it"
+    assert words_of(page.accept(work, "iso 日本", work.source)[2])[1] == "日本", "also where the model cannot write it"
     del told[1:]
     file.write_text("\n".join(file.read_text().splitlines()[:2]) + "\n")
     assert file.read_text().splitlines()[1].split("\t")[:2] == [LINES[0], "tämä on oikein"]
     assert told == [f"Kept in en-de.tsv to train on: {LINES[0]} – tämä on oikein"]
     assert str(page.folder) not in told[0]
-    page.accept(work, "tämä on  oikein")
+    page.accept(work, "tämä on  oikein", work.source)
     assert told[1] == f"en-de.tsv has it already: {LINES[0]} – tämä on oikein"
     assert len(file.read_text().splitlines()) == 2
-    page.accept(work, "<b>tämä</b>")
+    page.accept(work, "<b>tämä</b>", work.source)
     assert told[2].endswith(f"{LINES[0]} – &lt;b&gt;tämä&lt;/b&gt;"), "a message is taken for HTML"
     with pytest.raises(gr.Error, match="no translation to keep"):
-        page.accept(work, " ")
+        page.accept(work, " ", work.source)
     with pytest.raises(gr.Error, match="Translate something first"):
-        page.accept(None, "x")
+        page.accept(None, "x", "")
     shutil.rmtree(page.folder)
     page.folder.write_text("in the way")
     with pytest.raises(gr.Error, match=r"^'This could not be kept: tell whoever runs this page'$"):
-        page.accept(work, "x")
+        page.accept(work, "x", work.source)
 
 
 # -- files, evaluation, about

@@ -1,10 +1,12 @@
 """The starter pair: right German for known English, a function in both directions, splits that keep their promises."""
 
+import math
 import os
 import random
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -405,6 +407,34 @@ def test_what_would_be_ambiguous_is_not_said(sample: list[Sentence]) -> None:
     assert [text for text in texts if re.search(r"\b(sieht|hat|liebt) sie\b", text, re.IGNORECASE)]
 
 
+def count_sentences(verbs: Iterable[starter.Verb] = starter.VERBS) -> int:
+    """A lower bound: the statements of a subject, a verb in some tense and its objects, no noun twice, and no more.
+
+    No pronoun, negation, time, place, question or second clause is counted. Different choices are different
+    sentences, since each shows in English, and the corpus can contain each of them.
+    """
+    total = 0
+    for verb in verbs:
+        if verb is starter.BE or verb.follows[:1] in ("c", "d"):  # incomplete without more
+            continue
+        slots = [(verb.subject, "any"), (verb.dative, "known"), (verb.accusative, "any")]
+        options = [
+            [(noun, choices_of(noun, pool)) for noun in starter._nouns_of(kinds)] for kinds, pool in slots if kinds
+        ]
+        tenses = sum(not starter._is_ambiguous(verb, tense, starter.MANY) for tense in starter._tenses_of(verb, "npf"))
+        for chosen in product(*options):
+            if len({noun for noun, _ in chosen}) == len(chosen):
+                total += tenses * math.prod(choices for _, choices in chosen)
+    return total
+
+
+def choices_of(noun: starter.Noun, pool: str) -> int:
+    """The phrases there are with a noun."""
+    forms = [starter._form(noun, plural) for plural in (False, True)[: 2 if noun.plural else 1]]
+    adjectives = 0 if noun.kind == "n" else len(starter._adjectives_of(noun))
+    return sum(len(starter._determiners_of(noun.kind, form, pool)) for form in forms) * (1 + adjectives)
+
+
 @pytest.mark.parametrize("infinitive", ["auf|stehen", "jagen", "kennen"])
 def test_count_of_sentences_is_what_enumeration_finds(infinitive: str, monkeypatch: pytest.MonkeyPatch) -> None:
     verb = next(one for one in VERBS if one.infinitive == infinitive)
@@ -428,13 +458,13 @@ def test_count_of_sentences_is_what_enumeration_finds(infinitive: str, monkeypat
         for subject, chosen, tense in product(phrases(verb.subject, "nom"), objects, tenses)
         if subject.noun not in [one.noun for one in chosen]
     ]
-    assert starter.count_sentences([verb]) == len(clauses)
+    assert count_sentences([verb]) == len(clauses)
     assert len({statement(clause).english for clause in clauses}) == len(clauses)
     assert len({statement(clause).german for clause in clauses}) == len(clauses)
 
 
 def test_there_are_more_sentences_than_anyone_can_learn_by_heart() -> None:
-    assert starter.count_sentences() >= 10**8
+    assert count_sentences() >= 10**8
 
 
 def test_a_seed_says_everything() -> None:

@@ -299,13 +299,12 @@ class Text:
 def read(recipe: LanguageModelRecipe, split: str, vocabulary: Characters | Tokenizer) -> Text:
     """A split of a recipe's text."""
     found = lines(recipe.data, split)
-    letters = sum(len(line) + 1 for line in found)
-    if isinstance(vocabulary, Characters):
-        if recipe.data.unit == "stream":
-            ids = np.fromiter(chain.from_iterable(vocabulary.encode(f"{line}\n") for line in found), np.int64)
-            return Text(torch.from_numpy(ids), letters)
-        return Text([vocabulary.encode(line) for line in found if line], letters)
-    return Text([ids for ids in vocabulary.encode(found) if ids], letters)
+    if recipe.data.unit == "stream" and isinstance(vocabulary, Characters):
+        ids = np.fromiter(chain.from_iterable(vocabulary.encode(f"{line}\n") for line in found), np.int64)
+        return Text(torch.from_numpy(ids), len(ids))
+    encoded = map(vocabulary.encode, found) if isinstance(vocabulary, Characters) else vocabulary.encode(found)
+    kept = [(ids, len(line) + 1) for line, ids in zip(found, encoded, strict=True) if ids]
+    return Text([ids for ids, _ in kept], sum(letters for _, letters in kept))
 
 
 def vocabulary_of(recipe: LanguageModelRecipe) -> Characters | Tokenizer:
@@ -336,7 +335,7 @@ class Validation:
         text = Text(self.text.ids[:200], 200) if quick else self.text
         nats, count = text.nats(self.model, rows=1 if quick else 8)
         if self.recipe.training.sample and not quick:
-            pieces = generate(self.model, self.recipe.search, _opening(self.vocabulary))
+            pieces = generate(self.model, self.recipe.search, _opening(self.recipe, self.vocabulary))
             say("  " + "".join(spell(self.vocabulary, pieces, SHOWN)).strip().replace("\n", "\n  "))
         return _figures(nats, count, text.letters)
 
@@ -443,14 +442,16 @@ def generate(model: LanguageModel, settings: Sampling, prompt: Sequence[int]) ->
         log_probs, place = step(torch.tensor([piece], device=model.device), place)
 
 
-def _opening(vocabulary: Characters | Tokenizer) -> list[int]:
-    """What a text begins after: the end of a line, or <bos>."""
-    return vocabulary.encode("\n") if isinstance(vocabulary, Characters) else [BOS]
+def _opening(recipe: LanguageModelRecipe, vocabulary: Characters | Tokenizer) -> list[int]:
+    """What a text begins after: the end of a line of a stream, or <bos>."""
+    if recipe.data.unit == "stream" and isinstance(vocabulary, Characters):
+        return vocabulary.encode("\n")
+    return [BOS]
 
 
 def write(one: Loaded, prompt: str, length: int) -> Iterator[str]:
     """What a model writes after a prompt, `length` pieces at most, as it comes."""
-    opening = _opening(one.vocabulary)
+    opening = _opening(one.recipe, one.vocabulary)
     if isinstance(one.vocabulary, Characters):
         given = one.vocabulary.encode(prompt)
     else:

@@ -38,7 +38,7 @@ def lines(data: TextData, split: str) -> list[str]:
         raise DataError("data.path: name the folder with the text, or a data.generator")
     file = {"train": data.train, "valid": data.valid, "test": data.test}[split]
     found = list(read_lines(locate(data.path) / file))
-    if not any(found):
+    if not any(map(str.strip, found)):
         raise DataError(f"{data.path}/{file}: no text in it")
     return found
 
