@@ -234,7 +234,7 @@ def prepare(
     key = _key(corpus.fingerprint, source_tokenizer.fingerprint, target_tokenizer.fingerprint, *rules)
     file = cache("rows") / f"{key}.npz"
     try:
-        with np.load(file) as content:
+        with open(file, "rb") as stream, np.load(stream) as content:
             rows, filtered = content["rows"], Filtered(*content["filtered"].tolist())
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # not there yet, or damaged
         rows, filtered = _filter(corpus, ids[0].lengths, ids[1].lengths, *rules)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Literal, Protocol
+from unicodedata import east_asian_width
 
 import numpy as np
 import numpy.typing as npt
@@ -230,9 +231,14 @@ def _short(piece: str) -> str:
     return piece if len(piece) <= LABEL else f"{piece[: LABEL - 1]}…"
 
 
+def _width(piece: str) -> float:
+    """In letters; those of Chinese, Japanese and Korean are wider."""
+    return sum(1.5 if east_asian_width(letter) in "WF" else 1.0 for letter in piece)
+
+
 def _canvas(source: Sequence[str], target: Sequence[str]) -> tuple[Figure, float]:
     """A figure with a cell for each pair of pieces and room for the labels, and the size of its letters in points."""
-    longest = [max(map(len, pieces)) for pieces in (source, target)]
+    longest = [max(map(_width, pieces)) for pieces in (source, target)]
     cell = min(CELL, LARGEST / max(len(source), len(target)))
     size = min(10.0, 72 * cell * 0.5)
     letter = size / 72 * 0.7

@@ -434,7 +434,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # bytes that are no UTF-8, a 13th month
-        raise RecipeError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split()).replace('"<unicode string>", ', "")
+        raise RecipeError(f"{path}: not YAML: {reason}") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     if not isinstance(content, dict):

@@ -12,7 +12,9 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import multiprocess
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -584,6 +586,43 @@ def test_an_error_is_not_kept(small: Path) -> None:
             corpus.load("train", "en", "de", str(small))
     write(small / "train.de", "c\nd\n")
     assert len(corpus.load("train", "en", "de", str(small))) == 2
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_a_damaged_cache_is_made_anew(
+    small: Path, keep: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
+
+    def prepared() -> tuple[list[tuple[str, str]], Filtered, list[int]]:
+        pairs = corpus.load("train", "en", "de", str(small))
+        found, filtered = data.prepare(pairs, Words(), Words())
+        return pairs_of(pairs), filtered, found.source_lengths.tolist()
+
+    first = prepared()
+    files = [file for file in (tmp_path / "cache").rglob("*") if file.suffix in (".arrow", ".npz", ".json")]
+    assert {file.suffix for file in files} == {".arrow", ".npz", ".json"}
+    for file in files:
+        whole = file.read_bytes()
+        other = file.with_name("new")
+        other.write_bytes(whole[: int(keep * len(whole))])
+        other.replace(file)  # what is mapped of the old one stays
+        assert prepared() == first, file.name
+
+
+def test_a_signal_while_processes_tokenise_ends_as_a_signal(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` ends its processes then, and says that they take too long."""
+    pairs = corpus.load("train", "en", "de", str(small))
+
+    def stopped(*given: Any, **named: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise multiprocess.TimeoutError  # noqa: B904
+
+    monkeypatch.setattr(type(pairs.pairs), "map", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare(pairs, Words(), Words())
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

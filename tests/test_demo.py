@@ -233,6 +233,8 @@ def test_a_chosen_sentence_shows_its_best_translations_and_a_picture(page: Any) 
     assert [place for _, place in best["choices"]] == [0, 1, 2]
     assert best["choices"][0][0].startswith(text)
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    assert page.chosen(translated(page, LINES[0]), False)[3] is None, "nobody looks at it"
+    assert page.picture(None) is None
     assert frame["visible"]
     assert not page.chosen(translated(page, LINES[0], SECOND), True)[4]["visible"], "without attention there is none"
 
@@ -325,6 +327,9 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     assert len(file.read_text().splitlines()) == 2
     page.accept(work, "<b>tämä</b>", work.source)
     assert told[2].endswith(f"{LINES[0]} – &lt;b&gt;tämä&lt;/b&gt;"), "a message is taken for HTML"
+    for handler in (page.accept, page.complete):
+        with pytest.raises(gr.Error, match="Another sentence was chosen a moment ago"):
+            handler(work, "x", LINES[1])
     with pytest.raises(gr.Error, match="no translation to keep"):
         page.accept(work, " ", work.source)
     with pytest.raises(gr.Error, match="Translate something first"):

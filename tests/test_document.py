@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,15 @@ def test_sentences_end_where_the_language_ends_them() -> None:
     assert from_text("Das ist z. B. gut. Ja.", "de").sentences == ["Das ist z. B. gut.", "Ja."]
     assert from_text("今日は。元気ですか？", "ja").sentences == ["今日は。", "元気ですか？"]
     assert from_text("One. Two.", "no-such-language").sentences == ["One.", "Two."]
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u2009", "\u3000", "\t", "\u2028"])
+def test_sentences_with_other_spaces(space: str) -> None:
+    """Of which the segmenter would panic: `Plan B .`"""
+    line = f"It is plan B{space}. It rains."
+    found = from_text(line, "en")
+    assert found.joined(found.sentences) == line
+    assert "".join(found.sentences).replace(" ", "") == line.replace(" ", "")
 
 
 def test_a_translation_for_each_sentence() -> None:
@@ -168,6 +179,25 @@ def test_corrections_are_a_table_that_can_be_trained_on(tmp_path: Path) -> None:
     assert lines[2].startswith(b"Zwei\tTwo\t")
     with pytest.raises(DataError, match="one of them is empty"):
         corrections.append(folder, ("en", "de"), "One", " ", "m")
+    for odd in ("a\0b", "a \ud83d"):
+        with pytest.raises(DataError, match="a correction: "):
+            corrections.append(folder, ("en", "de"), "One", odd, "m")
     (folder / "fr-en.tsv").mkdir()
     with pytest.raises(DataError, match=r"fr-en.tsv: cannot be written: .*nothing was kept"):
         corrections.append(folder, ("fr", "en"), "Un", "One", "m")
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_correction_is_kept_whole_or_not_at_all(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = corrections.append(tmp_path, ("en", "de"), "One.", "Eins.", "m")
+    before = file.read_bytes()
+    with monkeypatch.context() as full:
+        real = os.write
+        if call == "write":
+            full.setattr(os, "write", lambda handle, content: real(handle, content[:5]))
+        else:
+            full.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        with pytest.raises(DataError, match=r"No space left.*: nothing was kept"):
+            corrections.append(tmp_path, ("en", "de"), "Two.", "Zwei.", "m")
+    assert file.read_bytes() == before
+    assert corrections.append(tmp_path, ("en", "de"), "Two.", "Zwei.", "m")[1]

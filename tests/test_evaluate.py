@@ -242,3 +242,15 @@ def test_the_starter_is_scored_in_two_halves() -> None:
     sources, references = [test.source[row] for row in rows], [test.target[row] for row in rows]
     found = evaluate.evaluate(evaluate.TestSet(sources, references, "en", "starter", small), {"same": references})
     assert all(part.scores[0].value == pytest.approx(100) for part in found.parts["same"].values())
+
+
+def test_pairs_that_are_held_out_since_the_training_are_told(
+    system: Path, toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = material.load_split(Data(source="en", target="de", path=str(toy.corpus)), "test")
+    info = json.loads((system / "model.json").read_text())
+    for before, warned in ((None, False), (test.digest, False), ("another", True)):
+        data = info["data"] | ({"held_out": before} if before else {})
+        (system / "model.json").write_text(json.dumps(info | {"data": data}))
+        evaluate._warn_of_others(["run"], test)
+        assert ("warning: run: the corpus has changed since the training" in capsys.readouterr().err) == warned

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 
 import pytest
 
@@ -87,6 +88,8 @@ def test_a_side_is_its_letters_with_their_marks() -> None:
     assert holdout.different(whole([*pairs(), *same])) == 200
     assert holdout.different(whole([*pairs(), ("kala", "hal"), ("Kala!", "Hal")])) == 201
     assert holdout.different(whole([*pairs(), *other])) == 203
+    composed = [("Tiếng Việt", "one"), (unicodedata.normalize("NFD", "Tiếng Việt"), "two")]
+    assert holdout.different(whole([*pairs(), *composed])) == 201, "however its letters are composed"
 
 
 def test_too_many_is_an_error_that_says_how_many_are_possible() -> None:

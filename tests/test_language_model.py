@@ -16,7 +16,7 @@ import yaml
 from toy import Children, Toy, call, kill_midway
 
 from nmt import Translator, run, tokenizer
-from nmt.errors import CallError, RecipeError
+from nmt.errors import CallError, DataError, RecipeError
 from nmt.loss import cross_entropy
 from nmt.recipe import parse_as
 from nmt.shapes.language_model import (
@@ -26,15 +26,17 @@ from nmt.shapes.language_model import (
     LanguageModelRecipe,
     OneHot,
     Text,
+    _opening,
     along,
     build,
     generate,
     load,
     over,
+    read,
     spell,
 )
 from nmt.shapes.text import Characters
-from nmt.tokenizer import UNK
+from nmt.tokenizer import BOS, UNK
 
 TEXT = "the cat sat on the mat.\nthe dog sat on the log.\n"
 SMALL: dict[str, Any] = {
@@ -261,6 +263,18 @@ def test_lines_with_the_pieces_of_a_translator(lm: Path, toy: Toy) -> None:
     assert line.startswith("fisch")
     assert line.count("\n") == 1
     assert json.loads(call("evaluate", "runs/lm", "--json").out)["figures"]["perplexity"] < 20
+
+
+def test_lines_of_characters_begin_as_in_training_and_empty_ones_do_not_count(lm: Path) -> None:
+    assert call("train", lm, "--set", "data.unit=lines", "--set", "training.epochs=1").status == 0
+    one = load(Path("runs/lm"))
+    assert _opening(one.recipe, one.vocabulary) == [BOS]
+    before = read(one.recipe, "test", one.vocabulary)
+    (lm.parent / "texts" / "test.txt").write_text(TEXT.replace("\n", "\n\n") * 3)
+    assert read(one.recipe, "test", one.vocabulary) == before
+    (lm.parent / "texts" / "test.txt").write_text(" \n" * 3)
+    with pytest.raises(DataError, match=r"texts/test\.txt: no text in it"):
+        read(one.recipe, "test", one.vocabulary)
 
 
 def test_characters_are_a_text_and_back(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_buckets_stand_in_the_order_of_their_lengths(tmp_path: Path) -> None:
         (["▁他", "学习", "中文", "हिन्दी", "ไทย", "עברית", "العربية"], ["▁он", "🙂", "<0x0A>"]),
         (["$x$", "$", "\\frac{", "_", "^", "%", "", " "], ["$\\bad$", "&", "#"]),
         (["x"] * 70, ["y"] * 3),
+        (["日" * 5_000], ["?" * 5_000]),  # unknown letters are one piece
     ],
 )
 def test_attention(source: list[str], target: list[str], tmp_path: Path) -> None:
@@ -136,6 +137,12 @@ def test_attention_is_dark_where_the_weight_is(tmp_path: Path) -> None:
     image = pixels(tmp_path / "attention.png")[..., :3].sum(axis=-1)
     rows, columns = np.nonzero(image < 0.5)  # the darkest cells
     assert np.corrcoef(rows, columns)[0, 1] > 0.4
+
+
+def test_a_table_of_many_classes_is_no_larger_than_a_page(tmp_path: Path) -> None:
+    count = 60
+    plots.confusion(np.eye(count).tolist(), [f"class {n}" for n in range(count)], tmp_path / "confusion.png")
+    assert max(pixels(tmp_path / "confusion.png").shape) < (plots.WIDEST + 4) * plots.DPI
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:

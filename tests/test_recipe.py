@@ -161,6 +161,19 @@ def test_not_a_mapping(content: object, tmp_path: Path) -> None:
         load(written(tmp_path, content))
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text(
+        "data: {source: en, target: de, path: x}\ntraining: {epochs: 5}\ntraining:\n  seed: 2\n"
+    )
+    with pytest.raises(RecipeError, match=r"twice\.yaml: not YAML: 'training' stands there twice.* line 3"):
+        load(tmp_path / "twice.yaml")
+
+
+def test_an_empty_section_can_be_changed(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {source: en, target: de, path: x}\nmodel:\n  dropout:\n")
+    assert load(tmp_path / "a.yaml", ["model.dropout.layers=0.25"]).model.dropout.layers == 0.25
+
+
 # -- checks across keys
 
 

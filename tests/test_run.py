@@ -490,6 +490,10 @@ def test_a_tuning_that_was_stopped_goes_on_with_what_it_began_with(
     assert "in vain" not in result.err
     result = call("data", tmp_path / "run" / "recipe.yaml", "--set", "data.drop_duplicates=true")
     assert "warning: data.extra_times=48 is in vain without data.drop_duplicates=false" in result.err
+    shutil.rmtree(tmp_path / "run")
+    Path("again").rename(tmp_path / "run")  # the tuned one takes the place of the one before
+    with_itself = material.known(checkpoint.read(tmp_path / "run").recipe)
+    assert with_itself.extra == recipe.data.extra, "it ends"
     monkeypatch.chdir(toy.attention)
     assert call("tune", ".", recipe.data.extra[0], "--set=training.epochs=1").status == 0
     assert toy.attention.with_name(f"{toy.attention.name}-tuned").is_dir()

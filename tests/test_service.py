@@ -40,6 +40,8 @@ class Slow:
         self.calls.append((list(lines), nbest))
         if "bad" in lines:
             raise CallError("bad line")
+        if "worse" in lines:
+            raise RuntimeError("a bug")
         return [Translation(line.upper(), 0.0, [], [], []) for line in lines]
 
 
@@ -96,14 +98,15 @@ def test_an_error_is_told_to_those_who_asked_and_the_work_goes_on() -> None:
         assert service.translate(["good"])[0].result(30).text == "GOOD"
 
 
-def test_an_error_is_told_to_nobody_else_whose_question_was_taken_with_it() -> None:
+@pytest.mark.parametrize(("line", "kind"), [("bad", CallError), ("worse", RuntimeError)])
+def test_an_error_is_told_to_nobody_else_whose_question_was_taken_with_it(line: str, kind: type[Exception]) -> None:
     slow = Slow()
     with Service(slow) as service:  # type: ignore[arg-type]
         first = under_way(service)
-        good, bad, other = (service.translate([line])[0] for line in ("good", "bad", "other"))
+        good, bad, other = (service.translate([one])[0] for one in ("good", line, "other"))
         slow.go.set()
         assert [one.result(30).text for one in (first, good, other)] == ["A", "GOOD", "OTHER"]
-        with pytest.raises(CallError, match="bad line"):
+        with pytest.raises(kind):
             bad.result(30)
 
 

@@ -371,7 +371,11 @@ def test_when_it_validates(every: int | None, expected: list[int], tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("metric", "scores", "bests"),
-    [("bleu", [1.0, 3.0, 2.0, 3.0, 4.0], [0, 1, 4]), ("perplexity", [9.0, 7.0, 8.0, 7.0, 6.5], [0, 1, 4])],
+    [
+        ("bleu", [1.0, 3.0, 2.0, 3.0, 4.0], [0, 1, 4]),
+        ("perplexity", [9.0, 7.0, 8.0, 7.0, 6.5], [0, 1, 4]),
+        ("perplexity", [9.0, math.nan, 8.0, math.nan, 6.5], [0, 2, 4]),
+    ],
 )
 def test_the_best_is_kept(metric: str, scores: list[float], bests: list[int], tmp_path: Path) -> None:
     kept: list[dict[str, Tensor]] = []
