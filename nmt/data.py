@@ -239,8 +239,8 @@ def prepare(
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # not there yet, or damaged
         rows, filtered = _filter(corpus, ids[0].lengths, ids[1].lengths, *rules)
         part = file.with_name(f"{key}.{os.getpid()}.part")
-        with open(part, "wb") as stream:
-            np.savez(stream, rows=rows, filtered=np.array(list(asdict(filtered).values())))
+        with open(part, "wb") as out:
+            np.savez(out, rows=rows, filtered=np.array(list(asdict(filtered).values())))
         part.replace(file)
     if not filtered.kept:
         raise DataError(f"{corpus.name}: {filtered}: correct the corpus or relax data.max_length and its neighbours")
