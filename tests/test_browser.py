@@ -218,6 +218,18 @@ def test_a_beginning_is_completed_from_the_cursor_and_kept(page: Any, served: Se
     assert rows[-1].split("\t")[3] == "toy-en-de"
 
 
+def test_where_the_model_looked_is_drawn_when_somebody_looks(page: Any) -> None:
+    translate(page, f"{LINES[0]}\n{LINES[1]}", 2)
+    picture = page.locator("#looked img")
+    assert picture.count() == 0
+    page.get_by_role("button", name="Where the model looked").click()
+    picture.first.wait_for()
+    before = picture.first.get_attribute("src")
+    words(page, 1).nth(0).click()  # another sentence
+    another = "before => { const one = document.querySelector('#looked img'); return one && one.src != before; }"
+    page.wait_for_function(another, arg=before)
+
+
 def test_a_file_is_translated_and_downloaded(page: Any, translator: Translator, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text(f"{LINES[0]}\n\n{LINES[1]}\n")
     page.get_by_role("tab", name="Files").click()
