@@ -1,6 +1,6 @@
 """From sentence pairs to batches: tokenise once, leave out what would not teach, group by length, pad.
 
-    prepare(corpus, ...) -> TrainingSet, Filtered       tokenised in parallel and filtered, both kept in the cache
+    prepare(corpus, ...) -> TrainingSet, Filtered       tokenised by all cores and filtered, both kept
     Batches(lengths, ...).plan(epoch)                   rows of each batch, from (seed, epoch) alone
     TrainingSet.batch(rows) -> Batch                    tensors
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -43,7 +42,6 @@ VERSION = 1  # raise it when the same pairs would give other ids or other rows
 SHORT = 10  # pieces; pairs with no longer side may have any ratio
 AT_ONCE = 1_000  # rows that are looked up at once
 DAY = 24 * 3600  # seconds
-PARALLEL = 200_000  # pairs from which starting processes is worth it
 JITTER = 0.25  # share of pairs that an epoch sorts as if they were a piece longer
 # sides are padded in steps (limit, step), long ones in longer, and batches cut to a multiple of ROWS: a CPU's library
 # makes kernels for each shape it meets, which takes longer than to run them, and freed memory then fits the next batch
@@ -222,14 +220,12 @@ def prepare(
     max_ratio: float = 4.0,
     drop_duplicates: bool = True,
     drop_identical: bool = True,
-    workers: int | None = None,
 ) -> tuple[TrainingSet, Filtered]:
     """The pairs of a training corpus worth learning from, tokenised; both steps come from the cache if done before.
 
-    `workers` processes tokenise; None takes all cores for a large corpus and one for a small. Raises DataError when
-    no pair is left.
+    Raises DataError when no pair is left.
     """
-    ids = _tokenised(corpus, source_tokenizer, target_tokenizer, workers)
+    ids = _tokenised(corpus, source_tokenizer, target_tokenizer)
     rules = (max_length, max_ratio, drop_duplicates, drop_identical)
     key = _key(corpus.fingerprint, source_tokenizer.fingerprint, target_tokenizer.fingerprint, *rules)
     file = cache("rows") / f"{key}.npz"
@@ -299,46 +295,40 @@ def _key(*parts: object) -> str:
     return hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()[:32]
 
 
-def _ids(batch: dict[str, list[str]], source: Tokenizer, target: Tokenizer, owner: int) -> dict[str, list[list[int]]]:
-    if os.getpid() != owner:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one ends the others
-    return {"source_ids": source.encode(batch["source"]), "target_ids": target.encode(batch["target"])}
+def _ids(batch: dict[str, list[str]], source: Tokenizer, target: Tokenizer, threads: int) -> dict[str, list[list[int]]]:
+    return {
+        "source_ids": source.encode(batch["source"], threads),
+        "target_ids": target.encode(batch["target"], threads),
+    }
 
 
-def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer, workers: int | None) -> tuple[Ragged, Ragged]:
-    """The ids of all pairs, in the order of the corpus, from the cache or by `workers` processes."""
+def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer) -> tuple[Ragged, Ragged]:
+    """The ids of all pairs, in the order of the corpus, from the cache or by all cores."""
     from datasets import Features, List, Value
-    from multiprocess import TimeoutError as StoppedWorkersError  # type: ignore[import-untyped]
     from pyarrow import ArrowInvalid
 
     from nmt.hardware import cores  # which loads torch
 
-    key = _key(corpus.fingerprint, source.fingerprint, target.fingerprint)
-    if workers is None:
-        workers = cores() if len(corpus) >= PARALLEL else 1
+    key, folder = _key(corpus.fingerprint, source.fingerprint, target.fingerprint), cache("ids")
 
     def mapped(cached: bool) -> Any:
         return corpus.pairs.map(
-            partial(_ids, source=source, target=target, owner=os.getpid()),
+            partial(_ids, source=source, target=target, threads=cores()),
             batched=True,
             remove_columns=["source", "target"],
             features=Features({"source_ids": List(Value("int32")), "target_ids": List(Value("int32"))}),
-            num_proc=workers if workers > 1 else None,
             cache_file_name=str(folder / f"{key}.arrow"),
             load_from_cache_file=cached,
             new_fingerprint=key,
             desc="Tokenising",
         )
 
-    folder = cache("ids")
     _tidy(folder)
     try:
         try:
             table = mapped(cached=True)
         except ArrowInvalid:  # damaged
             table = mapped(cached=False)
-    except StoppedWorkersError as error:  # how `datasets` ends where a signal ends its processes
-        raise error.__context__ or error from None
     except OSError as error:
         problem = error.strerror or error
         raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None

@@ -8,13 +8,12 @@ import lzma
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import multiprocess
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -34,7 +33,6 @@ needs_multi30k = pytest.mark.skipif(not (REAL / "multi30k").is_dir(), reason="ne
 @pytest.fixture(autouse=True)
 def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of its own for each test, and a current folder without any corpus."""
-    monkeypatch.setattr(os, "environ", os.environ)  # `datasets` swaps it for a copy when it starts processes
     monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("NMT_DATA", raising=False)
     (tmp_path / "here").mkdir()
@@ -49,7 +47,7 @@ class Words:
         self.first = first
         self.lines = 0
 
-    def encode(self, lines: Sequence[str], sampling: float = 0.0, seed: int = 0) -> list[list[int]]:
+    def encode(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         self.lines += len(lines)
         return [[self.first + sum(word.encode()) % 100 for word in line.split()] for line in lines]
 
@@ -610,21 +608,6 @@ def test_a_damaged_cache_is_made_anew(
         assert prepared() == first, file.name
 
 
-def test_a_signal_while_processes_tokenise_ends_as_a_signal(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` ends its processes then, and says that they take too long."""
-    pairs = corpus.load("train", "en", "de", str(small))
-
-    def stopped(*given: Any, **named: Any) -> None:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            raise multiprocess.TimeoutError  # noqa: B904
-
-    monkeypatch.setattr(type(pairs.pairs), "map", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        data.prepare(pairs, Words(), Words())
-
-
 def test_a_cache_that_cannot_be_written_is_an_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NMT_CACHE", str(small / "train.en" / "cache"))
     with pytest.raises(DataError, match=r"cannot be made: .*NMT_CACHE"):
@@ -686,7 +669,7 @@ def test_filters_leave_out_and_count(
 
 def test_blanks_are_empty_even_where_they_have_pieces() -> None:
     class Letters(Words):
-        def encode(self, lines: Sequence[str], sampling: float = 0.0, seed: int = 0) -> list[list[int]]:
+        def encode(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
             return [[self.first + ord(letter) % 100 for letter in line] for line in lines]
 
     _, filtered = data.prepare(corpus.from_pairs(["a", " ", "b"], ["b", "c", "\u3000"], "x"), Letters(), Letters())
@@ -778,15 +761,13 @@ def test_another_tokenizer_or_corpus_is_tokenised_anew() -> None:
     assert fewer.lines == 200
 
 
-def test_processes_give_the_same_ids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    real = train([*many().source, *many().target], model="char", vocab_size=64)
-    one, _ = data.prepare(many(), real, real, workers=1)
-    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "second"))
-    two, _ = data.prepare(many(), real, real, workers=2)
-    assert len(list((tmp_path / "second" / "ids").glob("*_of_00002.arrow"))) == 2
-    rows = np.arange(len(one))
-    assert two.batch(rows).source.tolist() == one.batch(rows).source.tolist()
-    assert two.batch(rows).target_out.tolist() == one.batch(rows).target_out.tolist()
+def test_a_day_old_remnant_of_a_killed_process_is_removed() -> None:
+    folder = corpus.cache("ids")
+    for name, age in (("tmpold", 2 * data.DAY), ("tmpnew", 60)):
+        write(folder / name, "x")
+        os.utime(folder / name, (time.time() - age, time.time() - age))
+    data.prepare(many(), Words(), Words())
+    assert {file.name for file in folder.glob("tmp*")} == {"tmpnew"}
 
 
 # ---- Tensors ---------------------------------------------------------------------------------------------------------

@@ -126,6 +126,12 @@ def test_pieces_spell_the_text(model: str) -> None:
 
 
 @models
+def test_threads_give_the_same_ids(model: str) -> None:
+    lines = [*LINES, *SEEN, *UNSEEN, "a \ud83d"] * 20
+    assert trained(model).encode(lines, threads=3) == trained(model).encode(lines)
+
+
+@models
 def test_lines_do_not_touch_each_other(model: str) -> None:
     tokenizer = trained(model)
     assert tokenizer.encode(LINES[:5]) == [tokenizer.encode([line])[0] for line in LINES[:5]]
