@@ -69,21 +69,23 @@ class Look(Protocol):
 
 
 def curves(records: Sequence[Mapping[str, object]], path: Path) -> None:
-    """A run from its metrics.jsonl: the losses on the left, the scores of the validation on the right."""
+    """A run from its metrics.jsonl: the losses, and on the right the scores of the validation, if it has any."""
     scores = {name: _series(records, "valid", key) for key, name in SCORES.items()}
     there = [name for name, (steps, _) in scores.items() if len(steps)]
-    figure = _figure(10, 4)
-    left, right = figure.subplots(1, 2, sharex=True)
+    unscored = not there and any(record.get("kind") == "valid" for record in records)  # a language model's
+    figure = _figure(5.5 if unscored else 10, 4)
+    left, *more = figure.subplots(1, 1 if unscored else 2, sharex=True, squeeze=False)[0]
     _style(left, "Loss", "step", "loss per target token")
-    _style(right, "Scores of the validation set", "step", " and ".join(there))
-    for axes in (left, right):
+    for axes in (left, *more):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _losses(left, records)
     _legend(left, _drawn(left), "upper right")
-    for place, name in enumerate(there, start=1):  # 0 is training
-        _best(right, *scores[name], name, COLOURS[place], MARKERS[place])
-    _legend(right, _drawn(right), "lower right")
+    for right in more:
+        _style(right, "Scores of the validation set", "step", " and ".join(there))
+        for place, name in enumerate(there, start=1):  # 0 is training
+            _best(right, *scores[name], name, COLOURS[place], MARKERS[place])
+        _legend(right, _drawn(right), "lower right")
     _save(figure, path)
 
 

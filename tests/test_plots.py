@@ -62,6 +62,15 @@ def test_curves(records: list[dict[str, object]], tmp_path: Path) -> None:
     pixels(tmp_path / "curves.png")
 
 
+def test_a_run_without_scores_has_one_panel(tmp_path: Path) -> None:
+    """A language model's."""
+    for name, key in (("scored", "bleu"), ("losses", "perplexity")):
+        rows: list[dict[str, object]] = [{"kind": "valid", "step": s, "loss": 3.0, key: 5.0 + s} for s in range(5)]
+        plots.curves(rows, tmp_path / name / "curves.png")
+    scored, losses = (pixels(tmp_path / name / "curves.png") for name in ("scored", "losses"))
+    assert losses.shape[1] < 0.6 * scored.shape[1]
+
+
 def test_order_of_the_records_does_not_matter_and_a_better_run_looks_different(tmp_path: Path) -> None:
     drawn = []
     for name, records in (("a", run(60)), ("b", run(60)[::-1]), ("c", run(70))):
