@@ -252,9 +252,9 @@ def _json(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
 def _records(path: Path) -> Iterator[tuple[str, Any]]:
     """The values of a JSON file, each with where it was: one array (read at once), or a value a line."""
     lines = enumerate(read_lines(path), 1)
-    head = next(lines, (1, ""))
+    head = next((one for one in lines if one[1].strip()), (1, ""))
     if head[1].lstrip().startswith("["):
-        content = _value("\n".join(line for _, line in chain([head], lines)), path, 1)
+        content = _value("\n".join(line for _, line in chain([head], lines)), path, head[0])
         yield from ((f"{path}: record {number}", record) for number, record in enumerate(content, 1))
         return
     for number, line in chain([head], lines):
@@ -262,15 +262,18 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
             yield f"{path}: line {number}", _value(line, path, number)
 
 
+_WANTED = "an object a line is wanted, or one array of objects"
+
+
 def _value(text: str, path: Path, line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}: line {line + error.lineno - 1}: not JSON: {error.msg}") from None
+        raise DataError(f"{path}: line {line + error.lineno - 1}: not JSON: {error.msg}: {_WANTED}") from None
     except RecursionError:
         raise DataError(f"{path}: line {line}: too deeply nested") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{path}: line {line}: {error}") from None
+    except ValueError:
+        raise DataError(f"{path}: line {line}: a number of thousands of digits") from None
 
 
 def _parquet(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
