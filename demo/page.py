@@ -270,12 +270,11 @@ class Page:
 
     def picture(self, work: Work | None) -> str | None:
         """The file of a picture of where the model looked, if it looks."""
-        if work is None or work.chosen >= len(work.done) or work.translation.attention is None:
+        if work is None or work.chosen >= len(work.done) or (translation := work.translation).attention is None:
             return None
-        translation = work.translation
         path = self.new("attention.png")
         source, target = [*translation.source_tokens, "end"], [*translation.tokens, "end"]
-        plots.attention(source, target, work.translation.attention.numpy(), path)
+        plots.attention(source, target, translation.attention.numpy(), path)
         return str(path)
 
     def pressed(self, work: Work | None, event: gr.EventData) -> tuple[Any, Any, Any]:

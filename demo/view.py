@@ -164,8 +164,8 @@ def use(address: str, named: str, user: str | None) -> str:
 from gradio_client import Client
 
 client = Client("{address}"{login})
-client.predict("…", "{named}", api_name="/translate")
-client.predict("…", "its translation", "{named}", api_name="/score")   # log probability
+client.predict("…", {json.dumps(named, ensure_ascii=False)}, api_name="/translate")
+client.predict("…", "its translation", {json.dumps(named, ensure_ascii=False)}, api_name="/score")   # log probability
 ```
 """
 

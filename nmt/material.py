@@ -174,15 +174,15 @@ def inherited(recipe: Recipe, folder: Path | None = None) -> tuple[Tokenizer, To
 
     Raises CallError, CheckpointError where they are not there.
     """
-    settings = recipe.training
-    begun = [settings.init_from] if settings.init_from else []
-    taught = map(str, checkpoint.split(settings.teacher)) if settings.teacher else []
-    given = [(key, Path(one)) for key, ones in (("init_from", begun), ("teacher", taught)) for one in ones]
-    for key, place in given:
-        if not place.is_dir():
-            raise CallError(f"training.{key}: {place}: no such model folder")
-    origin = next(iter([folder] if folder else [place for _, place in given]), None)
-    return (Tokenizer.load(origin / SOURCE), Tokenizer.load(origin / TARGET)) if origin else None
+    if folder is None:
+        settings = recipe.training
+        begun = [("init_from", Path(settings.init_from))] if settings.init_from else []
+        taught = [("teacher", one) for one in checkpoint.split(settings.teacher)] if settings.teacher else []
+        for key, place in [*begun, *taught]:
+            if not place.is_dir():
+                raise CallError(f"training.{key}: {place}: no such model folder")
+            folder = folder or place
+    return (Tokenizer.load(folder / SOURCE), Tokenizer.load(folder / TARGET)) if folder else None
 
 
 class TrainingStream:

@@ -422,11 +422,12 @@ class _Loader(yaml.SafeLoader):
     """That of plain YAML, but for keys that stand twice: all but the last would be lost."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
-        for place, name in enumerate(names):
-            if name in names[:place]:
-                problem = f"'{name}' stands there twice: make one of them"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.value[place][0].start_mark)
+        seen: set[str] = set()
+        for name, _ in node.value:
+            if isinstance(name, yaml.ScalarNode) and name.value in seen:
+                problem = f"'{name.value}' stands there twice: make one of them"
+                raise yaml.constructor.ConstructorError(None, None, problem, name.start_mark)
+            seen.add(str(name.value))
         return super().construct_mapping(node, deep)
 
 

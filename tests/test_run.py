@@ -34,8 +34,8 @@ from toy import (
 
 from nmt import Translator, checkpoint, corrections, hardware, material, run, starter, trainer, tune
 from nmt.data import collate
-from nmt.errors import CheckpointError, RecipeError
-from nmt.recipe import Data, load
+from nmt.errors import CallError, CheckpointError, RecipeError
+from nmt.recipe import Data, changed, load
 
 
 @pytest.fixture(autouse=True)
@@ -498,6 +498,18 @@ def test_a_tuning_that_was_stopped_goes_on_with_what_it_began_with(
     assert call("tune", ".", recipe.data.extra[0], "--set=training.epochs=1").status == 0
     assert toy.attention.with_name(f"{toy.attention.name}-tuned").is_dir()
     shutil.rmtree(toy.attention.with_name(f"{toy.attention.name}-tuned"))
+
+
+def test_a_resumed_run_has_its_own_tokenizers_wherever_its_parent_went(toy: Toy) -> None:
+    begun = changed(checkpoint.read(toy.attention).recipe, ["training.init_from=gone"])
+    found = material.inherited(begun, toy.attention)
+    assert found is not None
+    assert found[0].proto == (toy.attention / "source.model").read_bytes()
+    with pytest.raises(CallError, match=r"training\.init_from: gone: no such model folder"):
+        material.inherited(begun)
+    taught = changed(checkpoint.read(toy.attention).recipe, [f"training.teacher={toy.attention}+gone"])
+    with pytest.raises(CallError, match=r"training\.teacher: gone: no such model folder"):
+        material.inherited(taught)
 
 
 def test_what_cannot_be_tuned(toy: Toy) -> None:
