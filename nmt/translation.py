@@ -32,8 +32,9 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
     parent = Path(settings.init_from) if settings.init_from else None
     material = _shared(recipe, inherited(recipe, folder), group)
     if recipe.model.tie == "all" and material.source.fingerprint != material.target.fingerprint:
+        origin = folder or settings.init_from or settings.teacher
         raise CallError(
-            "model.tie=all needs one vocabulary for both sides, those it was given are two: set model.tie to target"
+            f"model.tie=all needs one vocabulary for both sides, those of {origin} are two: set model.tie to target"
         )
     teachers = _teachers(checkpoint.split(settings.teacher) if settings.teacher else [], material, hardware)
     torch.manual_seed(settings.seed)

@@ -441,7 +441,7 @@ def test_a_model_folder_that_is_not_there(toy: Toy) -> None:
     assert result.status == 2
     assert "an ensemble is written runs/a+runs/b" in result.error
     Path("runs/c++").mkdir(parents=True)
-    assert translate.split("runs/c++") == [Path("runs/c++")]
+    assert checkpoint.split("runs/c++") == [Path("runs/c++")]
 
 
 def test_an_ensemble_needs_one_target_vocabulary(toy: Toy, tmp_path: Path) -> None:

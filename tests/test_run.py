@@ -524,7 +524,7 @@ def test_a_model_starts_from_another(toy: Toy) -> None:
     assert result.status == 1
     assert "the weights are not those of this recipe's model" in result.error
     result = call("train", toy.recipe, "--set", "training.init_from=runs/nothing", "--out", "third")
-    assert "runs/nothing/source.model" in result.error
+    assert "training.init_from: runs/nothing: no such model folder" in result.error
 
 
 def test_a_student_learns_what_its_teachers_would_write(toy: Toy) -> None:
@@ -550,7 +550,7 @@ def test_a_student_learns_what_its_teachers_would_write(toy: Toy) -> None:
 
 def test_who_cannot_teach(toy: Toy) -> None:
     flags = ["--set=training.teacher=runs/nothing", "--out=new"]
-    assert "runs/nothing/source.model" in call("train", toy.recipe, *flags).error
+    assert "training.teacher: runs/nothing: no such model folder" in call("train", toy.recipe, *flags).error
     assert call("export", toy.attention, "--out", "exported").status == 0
     found = call("train", toy.recipe, "--set=training.teacher=exported", "--out=new")
     assert (found.status, "exported is an exported translator" in found.error) == (2, True)
