@@ -102,18 +102,13 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
     sentence, correction, best, picture, frame = detail
 
     shown = [work, target, words]
+    details: Any = {"fn": page.chosen, "inputs": [work, looking], "outputs": detail, **QUIET}
     for event in (go.click, source.submit):
-        event(page.translate, [source, pair, *search], [target, words, work, others], **QUIET).then(
-            page.chosen, [work, looking], detail, **QUIET
-        )
-    pair.input(page.cleared, pair, [target, words, work, others], **QUIET).then(
-        page.chosen, [work, looking], detail, **QUIET
-    )
+        event(page.translate, [source, pair, *search], [target, words, work, others], **QUIET).then(**details)
+    pair.input(page.cleared, pair, [target, words, work, others], **QUIET).then(**details)
     chosen = [source, target, swap, legend, beam, length, sampling, temperature]
     pair.change(page.picked, pair, chosen, **QUIET)
-    swap.click(page.swap, [pair, source, target], [pair, source, target, words, work, others], **QUIET).then(
-        page.chosen, [work, looking], detail, **QUIET
-    )
+    swap.click(page.swap, [pair, source, target], [pair, source, target, words, work, others], **QUIET).then(**details)
     accepted = accept.click(page.accept, [work, correction, sentence], shown, **QUIET)
     accepted.then(lambda: NOTHING, None, others, **QUIET)
     pressed = words.click(page.pressed, work, [work, words, others], **QUIET)
@@ -127,7 +122,7 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         best.input(page.ranked, [work, best], shown, **QUIET),
         complete.click(page.complete, [work, correction, sentence], shown, js=CURSOR, **QUIET),
     ):
-        change.then(page.chosen, [work, looking], detail, **QUIET)
+        change.then(**details)
 
 
 def _options(searches: Sequence[Search]) -> list[gr.components.Component]:

@@ -158,14 +158,15 @@ def _system(folders: str | None) -> str | None:
 def use(address: str, named: str, user: str | None) -> str:
     """How a program asks a model for translations, in Markdown; as `user` where the page wants a login."""
     login = f', auth=("{user}", "…")' if user else ""
+    named = json.dumps(named, ensure_ascii=False)  # in quotes, whatever is in it
     return f"""### Use it from a program
 
 ```python
 from gradio_client import Client
 
 client = Client("{address}"{login})
-client.predict("…", {json.dumps(named, ensure_ascii=False)}, api_name="/translate")
-client.predict("…", "its translation", {json.dumps(named, ensure_ascii=False)}, api_name="/score")   # log probability
+client.predict("…", {named}, api_name="/translate")
+client.predict("…", "its translation", {named}, api_name="/score")   # log probability
 ```
 """
 

@@ -160,12 +160,13 @@ def load(
     Raises MissingCorpusError and MissingSplitError for what is not there, DataError for what is wrong.
     """
     found = _place(path) if path else None
+    named = f"data.{part or split}" if key == "data.path" else key  # the key that names the split
     if found:
-        files = _files(found, split, (source, target), f"data.{part or split}" if key == "data.path" else key, part)
+        files = _files(found, split, (source, target), named)
         stamp = _fingerprint(files, source, target, columns)
         return stored(partial(read_pairs, files, (source, target), columns), " and ".join(map(str, files)), stamp)
     if hub and isinstance(split, str):
-        return _from_hub(hub, hub_config, split, (source, target), columns, part)
+        return _from_hub(hub, hub_config, split, (source, target), columns, named)
     if not path:
         raise DataError(f"data.path: name the folder where {split} is, or a hub data set in data.hub")
     raise _missing(path, key)
@@ -294,7 +295,7 @@ def _place(path: str) -> Path | None:
     return next((place for place in _places(path) if os.path.exists(place)), None)
 
 
-def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str, part: str | None = None) -> list[Path]:
+def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str) -> list[Path]:
     """The file of a split, or the two of its sides, that `key` can name instead."""
     folder = place if os.path.isdir(place) else place.parent
     if not isinstance(split, str):
@@ -315,12 +316,12 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str, p
     raise MissingSplitError(
         f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
         f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in {key}"
-        + _or_held_out(part or split)
+        + _or_held_out(key)
     )
 
 
-def _or_held_out(part: str) -> str:
-    return "" if part == "train" else ", or have it taken out of train: data.hold_out"
+def _or_held_out(key: str) -> str:
+    return "" if key in ("data.train", "data.extra") else ", or have it taken out of train: data.hold_out"
 
 
 def _named(folder: Path, name: str) -> Path:
@@ -333,10 +334,8 @@ def _packed(file: Path) -> Path | None:
     return next((name for name in names if os.path.exists(name)), None)
 
 
-def _from_hub(
-    hub: str, config: str | None, split: str, languages: Pair, columns: Pair | None, part: str | None
-) -> Corpus:
-    table = _fetched(hub, config, split, part)
+def _from_hub(hub: str, config: str | None, split: str, languages: Pair, columns: Pair | None, key: str) -> Corpus:
+    table = _fetched(hub, config, split, key)
     name = f"hub data set '{hub}', split '{split}'"
     names = pick(table.data.slice(0, 0).flatten().column_names, languages, columns, name)
     batches = table.with_format("arrow").iter(batch_size=1000)
@@ -345,7 +344,7 @@ def _from_hub(
     return stored(partial(table_pairs, batches, names, name), name, stamp)
 
 
-def _fetched(hub: str, config: str | None, split: str, part: str | None = None) -> Any:
+def _fetched(hub: str, config: str | None, split: str, key: str) -> Any:
     """The split of a hub data set. It goes to $NMT_CACHE where that is set, else to the cache all of `datasets` use."""
     quiet()
     from datasets import load_dataset
@@ -358,7 +357,7 @@ def _fetched(hub: str, config: str | None, split: str, part: str | None = None) 
             if not (isinstance(error, ValueError) and "nknown split" in str(error)):
                 raise MissingCorpusError(_refusal(hub, error)) from None
             available = str(error)
-    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}{_or_held_out(part or split)}")
+    raise MissingSplitError(f"hub data set '{hub}': {' '.join(available.split())}{_or_held_out(key)}")
 
 
 def _refusal(hub: str, error: Exception) -> str:
