@@ -64,7 +64,11 @@ def test_a_shipped_recipe_says_what_it_is(name: str) -> None:
     assert re.match(r"(English|German) to (English|German|French|Swahili|Welsh|Irish)\b", head)
     found = recipe.load(name)
     assert found.name == name
-    assert name.endswith(f"{found.data.source}-{found.data.target}") or name.rsplit("-", 1)[1] in ("attention", "fixed")
+    assert name.endswith(f"{found.data.source}-{found.data.target}") or name.rsplit("-", 1)[1] in (
+        "attention",
+        "fixed",
+        "more",
+    )
     assert recipe.find(f"recipes/{name}.yaml").samefile(recipe.find(name))
 
 
