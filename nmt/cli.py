@@ -252,9 +252,7 @@ def generate(
 
     out = _results()
     one = language_model.load(model, _search(None, changes))
-    written = language_model.write(one, prompt, length)  # refuses a prompt that it cannot go on from
-    out.write(prompt)
-    for text in written:
+    for text in language_model.write(one, prompt, length):
         out.write(text)
         out.flush()
     out.write("\n")
@@ -486,13 +484,20 @@ def _unexpected(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'reading or writing'}: {error.strerror}"
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in what:
-        return f"out of memory: lower training.batch_tokens or search.batch_tokens, or choose a smaller model ({what})"
+        return (
+            "out of memory: make batches smaller (training.batch_tokens, rows, batch or batch_steps, as the recipe has "
+            f"it; search.batch_tokens where it translates), or choose a smaller model ({what})"
+        )
     return f"unexpected {kind}: {what} (this is a bug: run again with NMT_DEBUG=1 and report what it prints)"
 
 
 def main() -> NoReturn:
     """The entry point: errors become one line and an exit status, never a traceback."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    ending = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it is
+        ending.append(signal.SIGHUP)
+    for number in ending:  # so that what is half written is removed
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except NmtError as error:

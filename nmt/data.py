@@ -149,6 +149,18 @@ class TrainingSet:
         return collate(source, target)
 
 
+def by_length(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Places grouped by length, longest first, at most so many together, padding counted, or one."""
+    group: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
+        if group and (len(group) + 1) * lengths[group[0]] > most:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group
+
+
 class Batches:
     """Which rows make a batch, in an order that depends on the seed and the epoch alone.
 

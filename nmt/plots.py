@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from unicodedata import east_asian_width
 
 import numpy as np
@@ -157,20 +157,24 @@ def confusion(table: Sequence[Sequence[int]], labels: Sequence[str], path: Path)
     """How many of each class (a row) were taken for each (a column); a field is as dark as its share of the row."""
     counts = np.asarray(table, dtype=np.float64)  # (C, C)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = min(0.9 * len(labels), WIDEST)
-    size = min(10.0, 72 * side / len(labels) * 0.5)
-    figure = _figure(side + 2, side + 1.4)
+    names = [_short(label) for label in labels]
+    side = min(0.9 * len(names), WIDEST)
+    cell = side / len(names)
+    size = min(10.0, 72 * cell * 0.5)
+    longest = size / 72 * 0.7 * max(map(_width, names))
+    turned: dict[str, Any] = {"rotation": 60, "ha": "left", "rotation_mode": "anchor"} if longest > cell else {}
+    figure = _figure(side + longest + 2, side + (longest if turned else 0) + 1.4)
     axes = figure.subplots()
     axes.imshow(shares, cmap=WEIGHTS, vmin=0, vmax=1, interpolation="nearest")
     _style(axes, "Taken for", "", "class")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xticks(range(len(names)), names, **turned)
+    axes.set_yticks(range(len(names)), names)
     for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         label.set(color=INK, fontsize=size, parse_math=False)
-    for (row, column), share in np.ndenumerate(shares) if len(labels) <= WRITTEN else ():
+    for (row, column), share in np.ndenumerate(shares) if len(names) <= WRITTEN else ():
         text = f"{counts[row, column]:,.0f}\n{share:.0%}"
         axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.5 else INK, fontsize=10)
     _save(figure, path)

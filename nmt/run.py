@@ -31,6 +31,7 @@ FREE = (
     "training.threads",
     "training.checkpoint_minutes",
     "training.samples",
+    "training.sample",
     "training.tensorboard",
 )
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nmt import checkpoint, hardware
 from nmt.consensus import ranked
-from nmt.data import collate, pad
+from nmt.data import by_length, collate, pad
 from nmt.document import gap
 from nmt.engine import Engine, Native, Reminding
 from nmt.errors import CallError
@@ -228,7 +228,7 @@ class Translator:
         count = max(nbest, settings.beam) if several else nbest
         width = max(settings.beam if settings.method == "beam" else 1, count)
         lengths = [len(part.ids[0]) + 1 for part in parts]
-        groups = list(_batches(lengths, max(1, settings.batch_tokens // width)))
+        groups = list(by_length(lengths, max(1, settings.batch_tokens // width)))
         for group, searched in zip(groups, self._searched(parts, groups, count, attention, settings), strict=True):
             for place, hypotheses in zip(group, searched, strict=True):
                 found[place] = hypotheses
@@ -258,7 +258,7 @@ class Translator:
         pieces = self.members[0].target.encode(targets)
         found: list[Scored | None] = [None] * len(sources)
         lengths = [max(len(one), len(two)) + 1 for one, two in zip(texts[0], pieces, strict=True)]
-        for group in _batches(lengths, self.settings.batch_tokens):
+        for group in by_length(lengths, self.settings.batch_tokens):
             golds = []
             for engine, ids in zip(self.engines, texts, strict=True):
                 batch = collate([ids[i] for i in group], [pieces[i] for i in group]).to(self.device)
@@ -525,18 +525,6 @@ def _check(lines: Sequence[str], nbest: int, prefixes: Sequence[str] | None, set
         raise CallError(f"nbest is {nbest}: ask for 1 or more")
     if nbest > 1 and settings.method == "greedy":
         raise CallError(f"search.method 'greedy' finds one translation, not {nbest}: use a beam, or 'sample'")
-
-
-def _batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Places grouped by length, longest first, at most so many padded tokens together."""
-    group: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        if group and (len(group) + 1) * lengths[group[0]] > tokens:
-            yield group
-            group = []
-        group.append(place)
-    if group:
-        yield group
 
 
 def _cut(line: str, tokenizers: Sequence[Tokenizer], limit: int) -> list[str]:

@@ -16,6 +16,7 @@ from toy import Children, Toy, call, kill_midway
 
 from nmt.hardware import Hardware
 from nmt.recipe import parse_as
+from nmt.shapes import captioner
 from nmt.shapes.captioner import (
     Captioner,
     CaptionerRecipe,
@@ -131,8 +132,8 @@ def test_a_caption_is_true_of_the_pixels_of_its_picture(split: Any) -> None:
 def test_each_kind_of_shape_looks_otherwise_at_every_size() -> None:
     from nmt.shapes.pictures import _mask
 
-    for size in SIZES.values():
-        masks = [_mask(kind, round(40 * size)) for kind in KINDS]
+    for half in {round(pixels * size) for size in SIZES.values() for pixels in (24, 28, 32, 40, 128)}:
+        masks = [_mask(kind, half) for kind in KINDS]
         for number, one in enumerate(masks):
             assert one.any(axis=0).all(), "it fills its box"
             assert one.any(axis=1).all()
@@ -214,7 +215,10 @@ def test_the_box_of_a_shape_in_the_grid_grows_by_one_position() -> None:
 
 
 @pytest.mark.parametrize("model", [{}, FIXED | {"cell": "lstm"}])
-def test_thirty_two_pictures_are_learnt_by_heart(model: dict[str, Any], cpu: Hardware) -> None:
+def test_thirty_two_pictures_are_learnt_by_heart(
+    model: dict[str, Any], cpu: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captioner, "TOGETHER", 7)
     recipe = recipe_of(model=model | WIDE, data={"train": 32}, training={"batch": 32})
     one, known = trained(recipe, 200, cpu)
     vocabulary = vocabulary_of(recipe.data)
@@ -337,6 +341,9 @@ def test_files_that_are_no_pictures_are_refused_and_others_are_made_to_fit(small
         (["model.layers=1"], "needs model.layers of 2 or more"),
         (["model.attention=dot"], "as wide as the last of model.channels"),
         (["model.channels=[]"], "model.channels"),
+        (["model.channels=[8,0]"], "model.channels"),
+        (["search.length_penalty=1000"], "search.length_penalty"),
+        (["data.size=16"], "data.size: 16 is not allowed"),
         (["model.chanels=[3]"], "did you mean 'channels'"),
         (["training.metric=chrf"], "training.metric: 'chrf' is not allowed"),
     ],

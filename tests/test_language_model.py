@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import Tensor
 from toy import Children, Toy, call, kill_midway
 
 from nmt import Translator, run, tokenizer
+from nmt.cells import States
 from nmt.errors import CallError, DataError, RecipeError
-from nmt.loss import cross_entropy
+from nmt.loss import Loss, cross_entropy
 from nmt.recipe import parse_as
+from nmt.shapes import language_model
 from nmt.shapes.language_model import (
     Along,
     Chunks,
@@ -30,13 +33,14 @@ from nmt.shapes.language_model import (
     along,
     build,
     generate,
+    known,
     load,
     over,
     read,
     spell,
 )
 from nmt.shapes.text import Characters
-from nmt.tokenizer import BOS, UNK
+from nmt.tokenizer import BOS, EOS, UNK
 
 TEXT = "the cat sat on the mat.\nthe dog sat on the log.\n"
 SMALL: dict[str, Any] = {
@@ -82,6 +86,8 @@ def test_chunks_with_the_state_carried_are_one_pass(cell: str, embed: Any) -> No
     whole = float(cross_entropy(model.decoder.output(features[0]), ids[1:]).nll) / 100
     for steps in (1, 7, 100, 1000):
         assert along(model, ids, steps=steps) == pytest.approx(whole, rel=1e-5)
+    apart = [along(model, ids[start : start + 26]) for start in range(0, 100, 25)]
+    assert along(model, ids, rows=4, steps=7) == pytest.approx(sum(apart) / 4, rel=1e-5)
 
 
 def test_an_epoch_reads_the_stream_in_order_and_each_epoch_is_cut_elsewhere() -> None:
@@ -112,8 +118,8 @@ def test_a_text_of_just_one_chunk_is_read() -> None:
 
 
 def test_a_text_shorter_than_the_rows_it_is_read_in_has_a_figure() -> None:
-    nats, count = Text(torch.tensor([1, 2, 3, 4]), 4).nats(model_of(), rows=8)
-    assert count == 3
+    nats, count, letters = Text(torch.tensor([1, 2, 3, 4]), 4).nats(model_of(), rows=8)
+    assert count == letters == 3
     assert 0 < nats / count < 2 * math.log(9)
 
 
@@ -201,6 +207,31 @@ def test_lines_are_scored_each_on_its_own() -> None:
     assert count == 2 + 1 + 5 + 3
 
 
+def test_a_long_line_is_read_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = model_of(), []
+    ids = [[4, 5], [6] * 30, *[[7, 8]] * 20]
+    whole = over(model, ids)
+    own = model.loss
+
+    def loss(tokens: Tensor, wanted: Tensor, hidden: States) -> tuple[Loss, States]:
+        sizes.append(tuple(tokens.shape))
+        return own(tokens, wanted, hidden)
+
+    monkeypatch.setattr(model, "loss", loss)
+    monkeypatch.setattr(language_model, "TOGETHER", 12)
+    nats, count = over(model, ids)
+    assert (nats, count) == (pytest.approx(whole[0], rel=1e-5), whole[1])
+    assert [count for count, _ in sizes] == [1, *[4] * 5, 1]
+
+
+@pytest.mark.parametrize(("unit", "ends"), [("stream", False), ("lines", True)])
+def test_a_stream_never_ends(unit: str, ends: bool) -> None:
+    hot = recipe_of(data={"path": "texts", "unit": unit}, search={"temperature": 1e6})
+    written = list(islice(generate(model_of(), hot, [BOS]), 200))
+    assert (len(written) < 200) == ends
+    assert EOS not in written
+
+
 # -- the whole way
 
 
@@ -210,7 +241,7 @@ def test_it_is_trained_evaluated_and_writes(lm: Path) -> None:
     assert "a stream of 576 pieces" in done.err
     figures = json.loads(call("evaluate", "runs/lm", "--json").out)["figures"]
     assert figures["perplexity"] < 2.0
-    assert figures["bits per character"] == pytest.approx(figures["loss"] / math.log(2), rel=0.02)
+    assert figures["bits per character"] == pytest.approx(figures["loss"] / math.log(2), rel=1e-6)
     assert "perplexity" in call("evaluate", "runs/lm").out
     about = call("info", "runs/lm").out
     assert "best valid   loss" in about
@@ -247,9 +278,10 @@ def test_letters_that_come_as_bytes_are_written_when_they_are_whole() -> None:
 
 def test_a_prompt_that_is_refused_is_not_written(lm: Path) -> None:
     assert call("train", lm, "--set", "training.epochs=1").status == 0
-    done = call("generate", "runs/lm", "--prompt", "日")
-    assert (done.status, done.out) == (2, "")
-    assert "the prompt has characters that this model has never seen" in done.error
+    for prompt, said in (("the 日 Ω", "that this model has never seen: leave out '日Ω'"), ("a \udcff", "not UTF-8")):
+        done = call("generate", "runs/lm", "--prompt", prompt)
+        assert (done.status, done.out) == (2, "")
+        assert said in done.error
 
 
 def test_lines_with_the_pieces_of_a_translator(lm: Path, toy: Toy) -> None:
@@ -262,6 +294,11 @@ def test_lines_with_the_pieces_of_a_translator(lm: Path, toy: Toy) -> None:
     line = call("generate", "runs/lm", "--prompt", "fis", "--set", "search.temperature=0").out
     assert line.startswith("fisch")
     assert line.count("\n") == 1
+    word = call("generate", "runs/lm", "--prompt", "fisch", "--set", "search.temperature=0").out
+    assert call("generate", "runs/lm", "--prompt", "fisch ", "--set", "search.temperature=0").out == word
+    Path("empty.txt").write_text("\u200b\n")
+    with pytest.raises(DataError, match=r"data\.test: no line of it has a piece"):
+        read(recipe_of(data={"path": ".", "unit": "lines", "test": "empty.txt"}), "test", known(Path("runs/lm")))
     assert json.loads(call("evaluate", "runs/lm", "--json").out)["figures"]["perplexity"] < 20
 
 
@@ -310,9 +347,9 @@ def test_thirty_two_examples_are_learnt_by_heart() -> None:
     features, _ = model(chunk.tokens, model.zero(32))
     right = (model.decoder.output(features).argmax(2) == chunk.wanted)[:, 1:]  # which line it is cannot be known
     assert float(right[chunk.wanted[:, 1:] != 0].float().mean()) > 0.98
-    settings = recipe_of(search={"temperature": 0.0}).search
-    assert list(generate(model, settings, chunk.tokens[5, :2].tolist())) == lines[5][1:]
-    assert list(islice(generate(model, settings, chunk.tokens[6, :2].tolist()), 2)) == lines[6][1:3]
+    greedy = recipe_of(data={"path": "texts", "unit": "lines"}, search={"temperature": 0.0})
+    assert list(generate(model, greedy, chunk.tokens[5, :2].tolist())) == lines[5][1:]
+    assert list(islice(generate(model, greedy, chunk.tokens[6, :2].tolist()), 2)) == lines[6][1:3]
 
 
 # -- it has a say in translating
@@ -360,6 +397,11 @@ def test_a_language_model_of_other_pieces_is_refused(lm: Path, toy: Toy) -> None
         (["data.train=nothing.txt"], "nothing.txt: cannot be read"),
         (["data.path=nowhere"], "no 'nowhere'"),
         (["task=poetry"], "poetry"),
+        (["data.generator=python"], "a path or a generator, one of them"),
+        (["data.path=null"], "a path or a generator, one of them"),
+        (["training.metric=loss"], "training.metric: 'loss' is not allowed"),
+        (["model.embed=0"], "model.embed"),
+        (["search.seed=99999999999999999999"], "search.seed"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(changes: list[str], message: str, lm: Path) -> None:

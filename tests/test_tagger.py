@@ -18,7 +18,7 @@ from toy import WORDS, Children, Toy, call, kill_midway, pairs, write_lines
 from nmt.errors import RecipeError
 from nmt.recipe import parse_as
 from nmt.shapes import frames, scores
-from nmt.shapes.tagged import Example
+from nmt.shapes.tagged import Example, words_of
 from nmt.shapes.tagger import (
     NONE,
     Batch,
@@ -372,10 +372,33 @@ def test_rows_are_given_back_in_their_order(toy: Toy) -> None:
     pieces = Tokenizer.load(toy.attention / "target.model")
     model = model_of(recipe_of(), pieces.vocab)
     examples = [Example(target.split(), None, source, []) for source, target in pairs(9)]
-    found = probabilities(model, Rows(examples, pieces, "mean", CPU), together=4)
+    found = probabilities(model, Rows(examples, pieces, "mean", CPU), together=40)
     for one, given in zip(examples, found, strict=True):
         (alone,) = probabilities(model, Rows([one], pieces, "mean", CPU))
         np.testing.assert_allclose(given, alone, rtol=1e-4)
+
+
+def test_a_long_row_is_tagged_alone(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = Tokenizer.load(toy.attention / "target.model")
+    texts = ["kala", "kala juo " * 40, *["juo"] * 30]
+    rows = Rows([Example(text.split(), None, "", []) for text in texts], pieces, "mean", CPU)
+    sizes = []
+    own = rows.batch
+
+    def batch(chosen: Sequence[int]) -> Batch:
+        found = own(chosen)
+        sizes.append(tuple(found.steps.shape))
+        return found
+
+    monkeypatch.setattr(rows, "batch", batch)
+    probabilities(model_of(recipe_of(), pieces.vocab), rows, together=60)
+    assert sum(count for count, _ in sizes) == 32
+    assert sizes[0][0] == 1
+    assert all(count * steps <= 60 for count, steps in sizes[1:])
+
+
+def test_a_space_ends_a_word_and_one_that_does_not_break_is_a_letter() -> None:
+    assert words_of("er zahlt 10\u00a0000 Euro\t. ") == ["er", "zahlt", "10\u00a0000", "Euro", "."]
 
 
 # -- what is wrong is said

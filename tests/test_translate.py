@@ -15,6 +15,7 @@ from toy import Toy, call, pairs, write_corpus, write_recipe
 import nmt
 from nmt import run, tokenizer, translate
 from nmt.consensus import ranked
+from nmt.data import by_length
 from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.recipe import Search, load
 from nmt.tokenizer import Tokenizer
@@ -68,7 +69,7 @@ def test_alone_and_together_and_in_any_order_it_is_the_same(method: str, transla
 @pytest.mark.parametrize("tokens", [1, 10, 40, 10_000])
 def test_what_is_searched_at_once_keeps_to_its_limit(tokens: int) -> None:
     lengths = [3, 9, 1, 4, 4, 9, 2, 12, 7, 7]
-    groups = list(translate._batches(lengths, tokens))
+    groups = list(by_length(lengths, tokens))
     assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
     assert all(len(group) == 1 or len(group) * max(lengths[place] for place in group) <= tokens for group in groups)
     assert len(groups) == {1: 10, 10: 7, 40: 3, 10_000: 1}[tokens]

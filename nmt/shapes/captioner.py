@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -52,7 +52,9 @@ SHOWN = 4  # pictures in attention.png
 
 
 class CaptionerModel(Section):
-    channels: tuple[int, ...] = Field((32, 64, 64, 128), min_length=1, description="widths of the convolutions")
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (32, 64, 64, 128), min_length=1, description="widths of the convolutions"
+    )
     cell: Cell = "gru"
     embed: int = Field(96, ge=1, description="width of the embeddings")
     layers: int = Field(2, ge=1, le=16)
@@ -86,7 +88,7 @@ class CaptionerTraining(Training):
 class CaptionerSearch(Section):
     method: Literal["greedy", "beam"] = "greedy"
     beam: int = Field(5, ge=1, le=100)
-    length_penalty: float = Field(1.0, ge=0)
+    length_penalty: float = Field(1.0, ge=0, le=100)
 
 
 class CaptionerRecipe(AnyRecipe):

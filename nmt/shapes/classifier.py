@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,7 +30,7 @@ from nmt import checkpoint, plots, tokenizer
 from nmt.attention import Dot
 from nmt.cells import Dropout, Shares
 from nmt.corpus import locate, read_lines
-from nmt.data import Batch, Batches, collate
+from nmt.data import Batch, Batches, by_length, collate
 from nmt.encoder import Encoder
 from nmt.errors import DataError
 from nmt.hardware import Hardware, choose
@@ -47,6 +47,7 @@ from nmt.shapes.words import SHORTEST, Spelled, Spelling, Words, dropped, spelle
 from nmt.tokenizer import Tokenizer
 
 TOGETHER = 64  # lines that are classified at once
+STEPS = 4096  # of them, padding counted, at most
 SHOWN = 10  # labels in a message
 CLASSES, WORDS, NGRAMS, PIECES = "classes.json", "words.json", "ngrams.json", "source.model"
 
@@ -322,12 +323,9 @@ class LabelledLines:
 @torch.inference_mode()
 def log_probs(model: Committee, lines: Lines, most: int | None = None) -> Tensor:
     """log p (N, C) of the classes of each line, or of the first so many."""
-    order = sorted(range(len(lines))[:most], key=lambda row: len(lines.ids[row]))
-    found = [
-        model.log_probs(lines.batch(order[at : at + TOGETHER]).to(model.device)).cpu()
-        for at in range(0, len(order), TOGETHER)
-    ]
-    return torch.cat(found)[torch.tensor(order).argsort()]
+    groups = list(by_length([len(line) + 1 for line in lines.ids[:most]], STEPS))
+    found = [model.log_probs(lines.batch(group).to(model.device)).cpu() for group in groups]
+    return torch.cat(found)[torch.tensor(list(chain(*groups))).argsort()]
 
 
 # -- figures
@@ -470,7 +468,7 @@ def _alone(one: Loaded, lines: Sequence[str], gold: Tensor) -> dict[str, dict[st
 
 def _counts(table: scores.Ids, labels: Sequence[str]) -> str:
     """A confusion table to read."""
-    width = max(7, *map(len, labels)) + 1
+    width = max(7, *map(len, labels), len(f"{table.max():,}")) + 1
     rows = [[label, *(f"{count:,}" for count in row)] for label, row in zip(labels, table.tolist(), strict=True)]
     return "\n".join(
         ["  lines of a class (row) taken for another (column)"]

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from nmt import checkpoint, tokenizer
 from nmt.cells import Shares, States
 from nmt.context import Context
-from nmt.data import Batches, collate
+from nmt.data import Batches, by_length, collate
 from nmt.decoder import Decoder
-from nmt.errors import CallError, RecipeError
+from nmt.errors import CallError, DataError, RecipeError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.loss import Loss, linear_cross_entropy
@@ -43,6 +43,7 @@ from nmt.tokenizer import BOS, EOS, NEVER, PAD, UNK, Tokenizer
 from nmt.translate import Fusion
 
 SHOWN = 200  # pieces of a sample at each validation
+TOGETHER = 4096  # pieces of lines that are read at once, padding counted
 CHARACTERS, PIECES = "characters.json", "target.model"
 
 
@@ -60,7 +61,9 @@ class Pieces(Section):
 
 class LanguageModelModel(Section):
     cell: Cell = "lstm"
-    embed: int | Literal["one-hot"] = Field(128, description="width of the embeddings, or one unit per piece")
+    embed: Annotated[int, Field(ge=1)] | Literal["one-hot"] = Field(
+        128, description="width of the embeddings, or one unit per piece"
+    )
     layers: int = Field(2, ge=1, le=16)
     hidden: int = Field(512, ge=1)
     residual: bool = False
@@ -69,16 +72,17 @@ class LanguageModelModel(Section):
 
 
 class LanguageModelTraining(Training):
-    rows: int = Field(32, ge=1, description="pieces of the stream read side by side; at most so many lines together")
+    rows: int = Field(32, ge=1, description="pieces of the stream read side by side; lines of middle length together")
     chunk: int = Field(100, ge=1, description="steps of the stream that a gradient goes back")
     sample: bool = Field(True, description="show what the model writes at each validation")
+    metric: Literal["perplexity"] = Field("perplexity", description="picks the best model and stops early")
 
 
 class Sampling(Section):
     temperature: float = Field(0.8, ge=0)
     top_k: int = Field(0, ge=0, description="0: all")
     top_p: float = Field(1.0, gt=0, le=1)
-    seed: int = Field(1, ge=0)
+    seed: int = Field(1, ge=0, lt=2**63)
 
 
 class LanguageModelRecipe(AnyRecipe):
@@ -202,7 +206,7 @@ class Chunks:
     def _offset(self, epoch: int) -> int:
         """Where an epoch begins; 0 where the text has no chunk to spare."""
         spare = min(self.steps, len(self.ids) - 1 - self.rows * self.steps)
-        generator = torch.Generator().manual_seed(self.seed * 7919 + epoch)
+        generator = torch.Generator().manual_seed((self.seed * 7919 + epoch) % 2**63)
         return int(torch.randint(max(1, spare), (1,), generator=generator))
 
 
@@ -246,7 +250,7 @@ def along(model: LanguageModel, ids: Tensor, rows: int = 1, steps: int = 1000) -
 
 
 class Sentences:
-    """Lines as batches of about equal length, at most `rows` together."""
+    """Lines as batches of about equal length, `rows` of them where they have the middle length."""
 
     def __init__(self, ids: Sequence[Sequence[int]], rows: int, seed: int, device: torch.device) -> None:
         self.ids, self.device = ids, device
@@ -266,12 +270,11 @@ def _batch(ids: Sequence[Sequence[int]], device: torch.device) -> Chunk:
 
 
 @torch.inference_mode()
-def over(model: LanguageModel, ids: Sequence[Sequence[int]], rows: int = 64) -> tuple[float, int]:
+def over(model: LanguageModel, ids: Sequence[Sequence[int]]) -> tuple[float, int]:
     """Nats of all lines together, <eos> counted, and how many pieces that are."""
     total, count = 0.0, 0
-    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    for at in range(0, len(order), rows):
-        chunk = _batch([ids[row] for row in order[at : at + rows]], model.device)
+    for rows in by_length([len(line) + 1 for line in ids], TOGETHER):
+        chunk = _batch([ids[row] for row in rows], model.device)
         loss, _ = model.loss(chunk.tokens, chunk.wanted, model.zero(len(chunk.tokens)))
         total, count = total + float(loss.nll), count + loss.count
     return total, count
@@ -287,13 +290,13 @@ class Text:
     ids: Tensor | list[list[int]]
     letters: int  # characters, for bits per character
 
-    def nats(self, model: LanguageModel, rows: int = 1) -> tuple[float, int]:
-        """Nats of the whole, and how many pieces that are."""
+    def nats(self, model: LanguageModel, rows: int = 1) -> tuple[float, int, int]:
+        """Nats of what is read, a stream but for the ends of its rows, and how many pieces and characters that is."""
         if isinstance(self.ids, Tensor):
             rows = max(1, min(rows, len(self.ids) - 1))
             count = (len(self.ids) - 1) // rows * rows
-            return along(model, self.ids, rows) * count, count
-        return over(model, self.ids)
+            return along(model, self.ids, rows) * count, count, count
+        return *over(model, self.ids), self.letters
 
 
 def read(recipe: LanguageModelRecipe, split: str, vocabulary: Characters | Tokenizer) -> Text:
@@ -304,6 +307,8 @@ def read(recipe: LanguageModelRecipe, split: str, vocabulary: Characters | Token
         return Text(torch.from_numpy(ids), len(ids))
     encoded = map(vocabulary.encode, found) if isinstance(vocabulary, Characters) else vocabulary.encode(found)
     kept = [(ids, len(line) + 1) for line, ids in zip(found, encoded, strict=True) if ids]
+    if not kept:
+        raise DataError(f"data.{split}: no line of it has a piece: is that the text?")
     return Text([ids for ids, _ in kept], sum(letters for _, letters in kept))
 
 
@@ -333,11 +338,11 @@ class Validation:
 
     def __call__(self, quick: bool) -> dict[str, Any]:
         text = Text(self.text.ids[:200], 200) if quick else self.text
-        nats, count = text.nats(self.model, rows=1 if quick else 8)
+        figures = _figures(*text.nats(self.model, rows=1 if quick else 8))
         if self.recipe.training.sample and not quick:
-            pieces = generate(self.model, self.recipe.search, _opening(self.recipe, self.vocabulary))
+            pieces = generate(self.model, self.recipe, _opening(self.recipe, self.vocabulary))
             say("  " + "".join(spell(self.vocabulary, pieces, SHOWN)).strip().replace("\n", "\n  "))
-        return _figures(nats, count, text.letters)
+        return figures
 
 
 def _figures(nats: float, count: int, letters: int) -> dict[str, float]:
@@ -406,10 +411,9 @@ def load(folder: Path, changes: Iterable[str] = (), device: str = "auto", thread
 def evaluate(folder: Path, changes: Iterable[str] = ()) -> Report:
     """What the model makes of its test split, read in one pass."""
     one = load(folder, changes)
-    text = read(one.recipe, "test", one.vocabulary)
-    nats, count = text.nats(one.model)
-    counts: dict[str, float | int] = {"pieces": count, "characters": text.letters}
-    return Report(f"{one.recipe.name} test", counts | _figures(nats, count, text.letters))
+    nats, count, letters = read(one.recipe, "test", one.vocabulary).nats(one.model)
+    counts: dict[str, float | int] = {"pieces": count, "characters": letters}
+    return Report(f"{one.recipe.name} test", counts | _figures(nats, count, letters))
 
 
 def fusion(folder: str, device: str, threads: int | None) -> Fusion:
@@ -424,8 +428,10 @@ def fusion(folder: str, device: str, threads: int | None) -> Fusion:
 
 
 @torch.inference_mode()
-def generate(model: LanguageModel, settings: Sampling, prompt: Sequence[int]) -> Iterator[int]:
+def generate(model: LanguageModel, recipe: LanguageModelRecipe, prompt: Sequence[int]) -> Iterator[int]:
     """Pieces sampled after a prompt, one after the other, until <eos>, which a stream never has."""
+    settings = recipe.search
+    never = [*NEVER, EOS] if recipe.data.unit == "stream" else NEVER
     options = Options("sample", temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p)
     generator = torch.Generator().manual_seed(settings.seed)
     step = Stepper(model.decoder)
@@ -434,7 +440,7 @@ def generate(model: LanguageModel, settings: Sampling, prompt: Sequence[int]) ->
     for piece in prompt:
         log_probs, place = step(torch.tensor([piece], device=model.device), place)
     while True:
-        log_probs[:, NEVER] = -torch.inf
+        log_probs[:, never] = -torch.inf
         piece = int(torch.multinomial(filtered(log_probs, options).cpu()[0], 1, generator=generator))
         if piece == EOS:
             return
@@ -450,15 +456,25 @@ def _opening(recipe: LanguageModelRecipe, vocabulary: Characters | Tokenizer) ->
 
 
 def write(one: Loaded, prompt: str, length: int) -> Iterator[str]:
-    """What a model writes after a prompt, `length` pieces at most, as it comes."""
-    opening = _opening(one.recipe, one.vocabulary)
+    """A prompt, and what a model writes after it, `length` pieces at most, as it comes. Raises CallError."""
     if isinstance(one.vocabulary, Characters):
-        given = one.vocabulary.encode(prompt)
+        encode = one.vocabulary.encode
     else:
-        (given,) = one.vocabulary.encode([prompt])
+        pieces = one.vocabulary
+        prompt = prompt.rstrip()  # a piece has the space before it
+
+        def encode(text: str) -> list[int]:
+            return pieces.encode([text])[0]
+
+    given = encode(prompt)
+    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+        raise CallError("the prompt is not UTF-8: write it in that")
     if UNK in given:
-        raise CallError("the prompt has characters that this model has never seen: leave them out")
-    return spell(one.vocabulary, generate(one.model, one.recipe.search, [*opening, *given]), length, given)
+        unknown = "".join(letter for letter in dict.fromkeys(prompt) if UNK in encode(letter))
+        raise CallError(f"the prompt has characters that this model has never seen: leave out {unknown!r}")
+    opening = _opening(one.recipe, one.vocabulary)
+    written = spell(one.vocabulary, generate(one.model, one.recipe, [*opening, *given]), length, given)
+    return chain([prompt], written)
 
 
 def spell(

@@ -50,7 +50,7 @@ GREY = (0.2, 0.8)  # the background
 class PictureData(Section):
     """Which pictures are drawn, and how many of each split."""
 
-    size: int = Field(40, ge=16, le=256, description="pixels, both ways")
+    size: int = Field(40, ge=24, le=256, description="pixels, both ways")
     shapes: int = Field(3, ge=2, le=3, description="the most in a picture; 2 are the least")
     colours: int = Field(len(COLOURS), ge=3, le=len(COLOURS), description="the first of the rainbow")
     kinds: int = Field(len(KINDS), ge=2, le=len(KINDS), description="the first of circle, square, triangle, ...")

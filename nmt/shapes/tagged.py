@@ -73,13 +73,18 @@ def read(data: TaggedData, split: str) -> list[Example]:
     known = {label: number for number, label in enumerate(data.labels)}
     examples = []
     for number, (text, line) in enumerate(zip(texts, tags, strict=True)):
-        words = text.split()
+        words = words_of(text)
         ids = _tags(line.split(), len(words), known, data.gaps, f"{folder / names[1]}: line {number + 1}")
         if words:
             examples.append(Example(words, None, sources[0][number] if sources else "", ids))
     if not examples:
         raise DataError(f"{folder / names[0]}: no words in it")
     return examples
+
+
+def words_of(line: str) -> list[str]:
+    """What stands between spaces; one that does not break a line, as in a number, is a letter of a word."""
+    return [word for word in line.replace("\t", " ").split(" ") if word]
 
 
 def _tags(given: Sequence[str], words: int, known: dict[str, int], gaps: bool, where: str) -> list[int]:

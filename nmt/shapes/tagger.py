@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from nmt import checkpoint, tokenizer
 from nmt.attention import ATTENTIONS, Attention
 from nmt.cells import Dropout, Recurrent, Shares
-from nmt.data import Batches, pad
+from nmt.data import Batches, by_length, pad
 from nmt.encoder import Encoder
 from nmt.errors import CallError, DataError
 from nmt.formats import read_lines, read_pairs
@@ -45,12 +45,13 @@ from nmt.recipe import AnyRecipe, Cell, Field, Section, Training, model_validato
 from nmt.recipe import Dropout as Drop
 from nmt.shapes import frames, scores
 from nmt.shapes.report import Report
-from nmt.shapes.tagged import Example, TaggedData, baselines, gold, read
+from nmt.shapes.tagged import Example, TaggedData, baselines, gold, read, words_of
 from nmt.shapes.words import dropped
 from nmt.tokenizer import EOS, UNK, Tokenizer
 
 PIECES = "target.model"
 NONE = -1  # the tag of padding
+TOGETHER = 4096  # steps that are tagged at once, padding counted
 
 
 class Pieces(Section):
@@ -318,12 +319,10 @@ class Stream:
 
 
 @torch.inference_mode()
-def probabilities(model: Tagger, rows: Rows, together: int = 64) -> list[NDArray[np.float64]]:
+def probabilities(model: Tagger, rows: Rows, together: int = TOGETHER) -> list[NDArray[np.float64]]:
     """What the model gives each tag, (W, C) for each row."""
     found: list[NDArray[np.float64]] = [np.empty(0)] * len(rows.examples)
-    order = np.argsort(rows.lengths, kind="stable")
-    for at in range(0, len(order), together):
-        chosen = order[at : at + together]
+    for chosen in by_length(np.maximum(rows.lengths, rows.source_lengths).tolist(), together):
         logits, _ = model(rows.batch(chosen))
         for row, shares in zip(chosen, logits.double().softmax(2).cpu().numpy(), strict=True):
             found[row] = shares[: len(rows.examples[row].words)]
@@ -451,7 +450,7 @@ def tag(one: Loaded, given: Iterable[tuple[str, str]], together: int = 64) -> It
     while group := list(islice(given, together)):
         examples = []
         for source, text in group:
-            words, number = text.split(), next(numbers)
+            words, number = words_of(text), next(numbers)
             seen = None if one.pieces else _frames(words, number)
             examples.append(Example(words, seen, source, [NONE] * len(words)))
         full = [example for example in examples if example.words]

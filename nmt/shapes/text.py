@@ -16,7 +16,7 @@ from typing import Literal, Self
 from nmt.checkpoint import list_bytes, read_list
 from nmt.corpus import locate, read_lines
 from nmt.errors import CheckpointError, DataError
-from nmt.recipe import Field, Section
+from nmt.recipe import Field, Section, model_validator
 from nmt.tokenizer import EOS, UNK
 
 
@@ -29,13 +29,21 @@ class TextData(Section):
     valid: str = "valid.txt"
     test: str = "test.txt"
 
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if bool(self.generator) == bool(self.path):
+            raise ValueError(
+                "data needs a path or a generator, one of them: for instance `path: my-text`, with `generator: null` "
+                "where a recipe has another"
+            )
+        return self
+
 
 def lines(data: TextData, split: str) -> list[str]:
     """The lines of a split, without their ends. Raises DataError."""
     if data.generator is not None:
         return _python(split)
-    if data.path is None:
-        raise DataError("data.path: name the folder with the text, or a data.generator")
+    assert data.path is not None
     file = {"train": data.train, "valid": data.valid, "test": data.test}[split]
     found = list(read_lines(locate(data.path) / file))
     if not any(map(str.strip, found)):
