@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
+        if path.exists():
+            shutil.copymode(path, temporary)  # who may read it is not ours to change
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -72,6 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises CallError where another process has it, or where it cannot be made.
     """
+    own = not folder.exists()
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +92,23 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only where nothing was written
+            if own:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # only where nothing was written
+
+
+@contextlib.contextmanager
+def new(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when all went well. Raises CheckpointError where that cannot be made."""
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.rename(temporary, folder)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be made: {error.strerror}: choose another with --out") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def clean(folder: Path) -> None:
@@ -263,7 +282,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing: {path.parent} is not a model folder of nmt") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not what nmt writes there: copy it again")
@@ -279,10 +298,10 @@ def read_list(path: Path, what: str) -> list[str]:
     """A JSON list of strings, of characters, words or labels for instance. Raises CheckpointError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(found, list)
-        assert all(isinstance(one, str) for one in found)
-    except (OSError, ValueError, AssertionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: no list of {what}: {error}: copy it again") from None
+    if not (isinstance(found, list) and all(isinstance(one, str) for one in found)):
+        raise CheckpointError(f"{path}: no list of {what}, but other JSON: copy it again")
     return found
 
 
@@ -296,9 +315,11 @@ def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Everything that training needs to go on as if it had never stopped."""
     with replacing(folder / STATE) as temporary:
         try:
-            torch.save(dict(state), temporary)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise OSError(str(error).splitlines()[0]) from None
+            with open(temporary, "wb") as file:
+                torch.save(dict(state), file)
+        except RuntimeError as error:  # of torch, which speaks of its archive where the disk is full
+            cause = error.__context__
+            raise cause if isinstance(cause, OSError) else OSError(str(error).splitlines()[0]) from None
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

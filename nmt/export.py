@@ -6,7 +6,8 @@
 
 `parts` (N, ·) is the decoder's state, every layer's side by side, as in `nmt.stepper`; `padding` (B, 1, S) is added to
 the scores, 0 on real positions and minus infinity elsewhere. A graph has those of them that its model needs. In int8,
-weights are rounded per column and inputs as they come (dynamic quantisation; a GRU encoder's recurrence stays float32).
+weights are rounded per column, embeddings as a whole, inputs as they come (dynamic quantisation; a GRU encoder's
+recurrence stays float32).
 The greedy graph is the decoder's in a loop, `steps` times at most, its end not within the `shortest` first; the two
 share their weights, which lie beside them in decoder.weights. With a shortlist (`nmt.lexicon`) the output layer is not
 in the graphs but given to them: `pieces` (V,), the vocabulary of this call, `weights` (E, V), `scales` and `bias` (V,).
@@ -60,10 +61,13 @@ def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0)
     With a `shortlist` it writes only pieces that are frequent, copied or among so many of the likeliest for one of the
     source's pieces, learnt from the training pairs; sentences that are translated together share these. The size in
     bytes. Raises CallError for a precision that is not in PRECISIONS, for an `out` that is there, for a folder that is
-    itself exported, and where onnx is missing; DataError where the pairs cannot be read.
+    itself exported, and where onnx is missing; DataError where the pairs cannot be read; CheckpointError where `out`
+    cannot be written.
     """
     if precision not in PRECISIONS:
         raise CallError(f"no precision '{precision}': choose one of {', '.join(PRECISIONS)}")
+    if shortlist < 0:
+        raise CallError(f"a shortlist of {shortlist} pieces: give a number above 0, or 0 for none")
     if out.exists():
         raise CallError(f"{out} exists: choose another folder with --out, or remove it")
     saved = checkpoint.read(folder)
@@ -80,18 +84,18 @@ def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0)
             weights = apart([graphs[DECODER], graphs[GREEDY]])
     except ImportError:
         raise CallError(f"exporting {MISSING}") from None
-    if shortlist:
-        output = member.model.decoder.output
-        tensors = output_layer(output.weight, output.bias, precision) | _lexicon(saved.recipe, member, shortlist)
-        checkpoint.write_tensors(out / SHORTLIST, tensors)
-    checkpoint.write_bytes(out / SHARED, weights)
-    for name, graph in graphs.items():
-        checkpoint.write_bytes(out / name, graph.SerializeToString())
-    for side in ("source.model", "target.model"):
-        checkpoint.write_bytes(out / side, (folder / side).read_bytes())
-    checkpoint.write_recipe(out, changed(saved.recipe, ["search.precision=float32"]))  # the graphs have their own
-    info = saved.info | {"exported": precision, "shortlist": shortlist}
-    checkpoint.write_json(out / checkpoint.INFO, info)  # last: now it is a model folder
+    with checkpoint.new(out) as part:
+        if shortlist:
+            output = member.model.decoder.output
+            tensors = output_layer(output.weight, output.bias, precision) | _lexicon(saved.recipe, member, shortlist)
+            checkpoint.write_tensors(part / SHORTLIST, tensors)
+        checkpoint.write_bytes(part / SHARED, weights)
+        for name, graph in graphs.items():
+            checkpoint.write_bytes(part / name, graph.SerializeToString())
+        for side in ("source.model", "target.model"):
+            checkpoint.write_bytes(part / side, (folder / side).read_bytes())
+        checkpoint.write_recipe(part, changed(saved.recipe, ["search.precision=float32"]))  # the graphs have their own
+        checkpoint.write_json(part / checkpoint.INFO, saved.info | {"exported": precision, "shortlist": shortlist})
     return sum(file.stat().st_size for file in out.iterdir())
 
 
@@ -104,7 +108,7 @@ def _lexicon(recipe: Recipe, member: Member, count: int) -> dict[str, Tensor]:
     sources, targets = (tokenizer.encode([lines[row] for row in rows]) for tokenizer, lines in sides)
     fit = range(1, recipe.data.max_length + 1)  # of others training saw nothing either
     kept = [pair for pair in zip(sources, targets, strict=True) if all(len(side) in fit for side in pair)]
-    likely = lexicon.learn(kept).likely(member.source.vocab, count)
+    likely = lexicon.learn(kept).likely(member.source.vocab, min(count, member.target.vocab))
     if member.source.fingerprint == member.target.fingerprint:  # a piece may be copied
         likely = np.column_stack([likely, np.arange(len(likely), dtype=np.int32)])
     common = lexicon.common((target for _, target in kept), member.target)

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, distributed
 from nmt.errors import CallError
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=1)  # with the first process, which fetches, tokenises and validates while the others wait
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ ALONE = Group()
 
 def join() -> Group:
     """The group that this process was started in."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = int(os.environ.get("WORLD_SIZE") or 1)
     if size == 1:
         return ALONE
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
@@ -82,5 +84,6 @@ def join() -> Group:
     if not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(kinds, timeout=PATIENCE)
     return Group(distributed.get_rank(), size)

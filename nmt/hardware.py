@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from nmt.errors import RecipeError
 
+QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds of a core that a container may use, of how many
+X86 = ("x86_64", "AMD64")
 _DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -46,8 +50,12 @@ class Hardware:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use, of which a container may have a share."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no control group, or one without a limit, "max"
+        limit, period = map(int, QUOTA.read_text(encoding="ascii").split())
+        count = min(count, max(1, round(limit / period)))
+    return count
 
 
 def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Hardware:
@@ -56,12 +64,12 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     Raises RecipeError for a device that is not there, or a precision that it cannot compute in.
     """
     kind = _device(device)
-    together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started on this machine
+    together = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # processes that torchrun started on this machine
     torch.set_num_threads(threads or max(1, cores() // together))
     keep_memory()
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")  # kernels, one for each shape; else 1,024
-    if kind != "cpu" or not torch.cpu._is_amx_tile_supported():
-        # on a CPU without AMX "medium" is another kernel, not another precision; on a GPU it is TensorFloat-32
+    if kind != "cpu" or (platform.machine() in X86 and not torch.cpu._is_amx_tile_supported()):
+        # on an x86 CPU without AMX "medium" is another kernel, not another precision; on a GPU it is TensorFloat-32
         torch.set_float32_matmul_precision("medium")
     best = "float32"
     if kind == "cuda":
@@ -70,7 +78,15 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
         best = "bf16"
     if precision == "fp16" and kind != "cuda":
         raise RecipeError("training.precision: 'fp16' needs a CUDA device: use bf16, float32 or auto")
+    if precision == "bf16" and kind == "cpu" and not trains_in_bf16():
+        raise RecipeError("training.precision: 'bf16' needs a CPU with AVX-512, or a GPU: use float32 or auto")
     return Hardware(torch.device(kind), best if precision == "auto" else precision, torch.get_num_threads())
+
+
+def trains_in_bf16() -> bool:
+    """Whether this CPU has all of torch's layers in bfloat16; without AVX-512 there is no LSTM."""
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return not there or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _device(wanted: str) -> str:

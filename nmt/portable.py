@@ -41,10 +41,15 @@ class Listed(Place):
 
 
 class Shortlist:
-    """The output layer of an exported folder, of which each search takes a part. Raises CheckpointError."""
+    """The output layer of an exported folder, of which each search takes a part.
 
-    def __init__(self, file: Path) -> None:
+    `wanted` are the inputs of its decoder. Raises CheckpointError for a file that is not what they need.
+    """
+
+    def __init__(self, file: Path, wanted: Sequence[str]) -> None:
         tensors = read_tensors(file)
+        if tensors.keys() != {"likely", "common", *({"weights", "scales", "bias"} & set(wanted))}:
+            raise CheckpointError(f"{file}: not of this folder: export the run again with `nmt export`")
         self.likely, self.common = (tensors.pop(name).numpy() for name in ("likely", "common"))
         self.weights = tensors.pop("weights")  # (V, E)
         self.rows = tensors  # (V,) each
@@ -73,11 +78,15 @@ class Portable:
     """The graphs of an exported folder as an `Engine`. Raises CheckpointError where they cannot be opened."""
 
     def __init__(self, folder: Path, threads: int) -> None:
+        if (folder / SHARED).is_symlink():  # as in the folders of a cache
+            raise CheckpointError(
+                f"{folder / SHARED} is a symbolic link, which onnxruntime does not follow: copy the folder by cp -rL"
+            )
         self.encoder, self.decoder, self.loop = (_open(folder / name) for name in (ENCODER, DECODER, GREEDY))
         self.workers = threads  # an operation of a step is too short to share: the batches are shared out
         self.given = [one.name for one in self.encoder.get_outputs()]
         self.wanted = [one.name for one in self.decoder.get_inputs()]
-        self.shortlist = Shortlist(folder / SHORTLIST) if "weights" in self.wanted else None
+        self.shortlist = Shortlist(folder / SHORTLIST, self.wanted) if "weights" in self.wanted else None
 
     def start(self, source: Tensor, lengths: Tensor, pieces: Tensor | None = None) -> Place:
         """With a shortlist `pieces` (L,) are what may be written, and the step's pieces are places in it."""

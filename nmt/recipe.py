@@ -98,7 +98,7 @@ class Tokenizer(Section):
     model: Literal["unigram", "bpe", "char"] = "unigram"
     vocab_size: int = Field(4000, ge=8)
     joint: bool = Field(True, description="one vocabulary for both sides, or one per side")
-    character_coverage: float = Field(1.0, gt=0.9, le=1.0)
+    character_coverage: float = Field(1.0, ge=0.98, le=1.0)
     byte_fallback: bool = Field(False, description="spell unknown characters as bytes: nothing is ever unknown")
     normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
     symbols: tuple[str, ...] = Field((), description="pieces that are never split")

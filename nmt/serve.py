@@ -82,16 +82,19 @@ def page() -> ModuleType:
 def read_logins(file: Path | None) -> list[tuple[str, str]]:
     """Users and passwords, `user:password` a line, of a file or the environment. Raises CallError."""
     try:
-        text = file.read_text(encoding="utf-8-sig") if file else os.environ.get(LOGINS, "")
+        text = file.read_text(encoding="utf-8-sig") if file else os.environ.get(LOGINS)
     except (OSError, UnicodeDecodeError) as error:
         raise CallError(f"--auth {file}: cannot be read: {error}") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    if file and not lines:
-        raise CallError(f"--auth {file}: empty: write a line `user:password` for each user")
-    logins = []
-    for number, line in enumerate(lines, 1):
+    if text is None:
+        return []
+    where, logins = f"--auth {file}" if file else f"${LOGINS}", []
+    for number, line in enumerate(text.split("\n"), 1):
         user, colon, password = line.strip().partition(":")
+        if not line.strip():
+            continue
         if not (user and colon and password):
-            raise CallError(f"{f'--auth {file}' if file else LOGINS}: line {number} is not `user:password`")
+            raise CallError(f"{where}: line {number} is not `user:password`")
         logins.append((user, password))
+    if not logins:
+        raise CallError(f"{where}: empty: write a line `user:password` for each user")
     return logins

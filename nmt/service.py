@@ -14,6 +14,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+import torch
+
 from nmt.errors import NmtError
 from nmt.recipe import Search
 from nmt.translate import Alternative, Scored, Translation, Translator
@@ -109,6 +111,8 @@ class Service:
         return [question.reply for question in questions]
 
     def _work(self) -> None:
+        # a thread keeps the number it has when it first asks: not that of a moment in which another model shares them
+        torch.get_num_threads()
         while questions := self._next():
             self._answer([question for question in questions if question.reply.set_running_or_notify_cancel()])
 

@@ -266,7 +266,8 @@ def product(weight: Tensor, bias: Tensor | None, low: torch.dtype = torch.float3
         turned = weight.t().contiguous()  # few rows are multiplied faster along the columns
         if bias is None:
             return lambda x: x @ turned
-        return lambda x: torch.addmm(bias, x, turned)
+        own = bias.clone()
+        return lambda x: torch.addmm(own, x, turned)
     weight, low_bias = weight.to(low), None if bias is None else bias.to(low)
     if low == torch.bfloat16 and weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pack, linear = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise

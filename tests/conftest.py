@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is tested is the same on every machine
 import torch
 
 from nmt.hardware import Hardware
@@ -19,7 +22,8 @@ def _one_thread_one_seed() -> Iterator[None]:
     torch.set_num_threads(1)
     torch.manual_seed(7)
     yield
-    torch.set_num_threads(1)  # a test of `hardware.choose` may have changed it
+    torch.set_num_threads(1)  # a test of `hardware.choose` may have changed these
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture

@@ -110,8 +110,16 @@ def test_padding_changes_nothing(cell: str, both: bool, residual: bool) -> None:
 
 
 @cells
+def test_a_layer_begins_orthogonal_and_remembering(cell: str) -> None:
+    _, recurrent, *biases = Recurrent(cell, X, D).forwards[0].weights()
+    for gate in recurrent.detach().split(D):
+        torch.testing.assert_close(gate @ gate.t(), torch.eye(D))
+    for number, gate in enumerate(sum(bias.detach() for bias in biases).split(D)):
+        assert gate.eq(float(cell == "lstm" and number == 1)).all(), "the forget gate alone is open"
+
+
+@cells
 def test_more_padding_is_bit_for_bit_the_same_state(cell: str) -> None:
-    torch.set_float32_matmul_precision("highest")  # a test of the hardware may have left products that round by shape
     stack = stacked(cell, 1, False)
     x = torch.randn(B, T, X)
     states = []

@@ -66,7 +66,8 @@ def test_a_write_that_the_system_stops_in_the_middle(name: str, old: bool, tmp_p
     if old:
         WRITERS[name](tmp_path, 10)
     before = files(tmp_path)
-    with no_room_after(BIG // 3), pytest.raises(CheckpointError, match="what was saved before is untouched") as error:
+    said = f"{name}: cannot be written: {os.strerror(errno.EFBIG)}; what was saved before is untouched"
+    with no_room_after(BIG // 3), pytest.raises(CheckpointError, match=said) as error:
         WRITERS[name](tmp_path, BIG)
     assert str(tmp_path / name) in str(error.value)
     assert files(tmp_path) == before
@@ -120,6 +121,49 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="cannot be written") as error:
             write(tmp_path / "run", 10)
         assert str(tmp_path / "run" / name) in str(error.value)
+
+
+def test_who_may_read_a_file_stays_so(tmp_path: Path) -> None:
+    checkpoint.write_text(tmp_path / "note.txt", "old")
+    (tmp_path / "note.txt").chmod(0o640)
+    checkpoint.write_text(tmp_path / "note.txt", "new")
+    assert (tmp_path / "note.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_new_folder_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    def stop() -> None:
+        with checkpoint.new(tmp_path / "a" / "b") as part:
+            checkpoint.write_text(part / "note.txt", "half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert not list((tmp_path / "a").iterdir())
+    with checkpoint.new(tmp_path / "a" / "b") as part:
+        checkpoint.write_text(part / "note.txt", "whole")
+        assert not (tmp_path / "a" / "b").exists()
+    assert (tmp_path / "a" / "b" / "note.txt").read_text() == "whole"
+    with pytest.raises(CheckpointError, match=r"b: cannot be made"), checkpoint.new(tmp_path / "a" / "b") as part:
+        checkpoint.write_text(part / "note.txt", "of another, meanwhile")
+    assert [file.name for file in (tmp_path / "a").rglob("*")] == ["b", "note.txt"]
+    assert (tmp_path / "a" / "b" / "note.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_in_which_nothing_was_written_goes_if_it_was_not_there_before(there: bool, tmp_path: Path) -> None:
+    if there:
+        (tmp_path / "run").mkdir()
+    with checkpoint.locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert (tmp_path / "run").exists() == there
+
+
+def test_a_list_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    for content in ('{"a": 1}', '["a", 1]', "[" * 100_000, "["):
+        path.write_text(content)
+        with pytest.raises(CheckpointError, match=r"labels\.json: no list of labels"):
+            checkpoint.read_list(path, "labels")
 
 
 def test_folders_are_made_on_the_way(tmp_path: Path) -> None:

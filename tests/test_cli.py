@@ -127,8 +127,8 @@ def test_what_nobody_foresaw_is_one_line_unless_debugging(toy: Toy, monkeypatch:
     [
         (OSError(errno.ENOSPC, "No space left on device", "a.txt"), "a.txt: No space left on device"),
         (OSError(errno.EIO, "Input/output error"), "reading or writing: Input/output error"),
-        (MemoryError(), "out of memory: lower training.batch_tokens or search.batch_tokens"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory: lower training.batch_tokens"),
+        (MemoryError(), "out of memory: make batches smaller (training.batch_tokens, rows,"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory: make batches smaller"),
         (KeyboardInterrupt(), None),
     ],
 )
@@ -859,7 +859,13 @@ def test_a_reader_that_has_enough_ends_it_quietly(toy: Toy) -> None:
     assert done.returncode in (0, 128 + signal.SIGPIPE)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+hung_up = pytest.mark.skipif(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN, reason="under nohup it is ignored")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=hung_up)],
+)
 def test_translate_is_stopped_by_a_signal(
     number: int, status: int, toy: Toy, children: Children, tmp_path: Path
 ) -> None:

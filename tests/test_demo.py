@@ -484,8 +484,11 @@ def test_files_of_the_machine_are_not_served(served: Served, toy: Toy) -> None:
 
 def test_logins_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "logins"
-    file.write_text("ann:one:two\n\n bob:three\n")
+    file.write_text("ann:one:two\n\n bob:three\u2028\n")
     assert serve.read_logins(file) == [("ann", "one:two"), ("bob", "three")]
+    file.write_text("ann:one\n\nsecret\n")
+    with pytest.raises(CallError, match="line 3 is not `user:password`"):
+        serve.read_logins(file)
     assert serve.read_logins(None) == []
     monkeypatch.setenv(serve.LOGINS, "eve:x")
     assert serve.read_logins(None) == [("eve", "x")]
@@ -493,6 +496,9 @@ def test_logins_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch:
     with pytest.raises(CallError, match="line 1 is not `user:password`") as caught:
         serve.read_logins(None)
     assert "secret" not in str(caught.value)
+    monkeypatch.setenv(serve.LOGINS, " ")  # of a file that is not there, say: the page must not stand open for it
+    with pytest.raises(CallError, match=rf"\${serve.LOGINS}: empty"):
+        serve.read_logins(None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -185,6 +187,22 @@ def test_corrections_are_a_table_that_can_be_trained_on(tmp_path: Path) -> None:
     (folder / "fr-en.tsv").mkdir()
     with pytest.raises(DataError, match=r"fr-en.tsv: cannot be written: .*nothing was kept"):
         corrections.append(folder, ("fr", "en"), "Un", "One", "m")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_a_correction_waits_for_another_that_is_being_kept(tmp_path: Path) -> None:
+    import fcntl
+
+    path, _ = corrections.append(tmp_path, ("en", "de"), "one", "eins", "m")
+    adding = threading.Thread(target=corrections.append, args=(tmp_path, ("en", "de"), "two", "zwei", "m"))
+    with open(path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        adding.start()
+        adding.join(0.3)
+        assert adding.is_alive()
+        assert "zwei" not in path.read_text()
+    adding.join(30)
+    assert "two\tzwei\t" in path.read_text()
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from toy import Toy, call, pairs
 
-from nmt import checkpoint, portable
+from nmt import checkpoint, lexicon, portable
 from nmt.data import collate
 from nmt.engine import Native
 from nmt.errors import CallError, CheckpointError
@@ -18,7 +19,7 @@ from nmt.export import export
 from nmt.model import Seq2Seq, build
 from nmt.portable import Portable
 from nmt.recipe import changed
-from nmt.tokenizer import BOS
+from nmt.tokenizer import BOS, Tokenizer
 from nmt.translate import Translator
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install 'recurrent-nmt[onnx]'")
@@ -139,10 +140,37 @@ def test_a_sentence_alone_is_one_call_of_the_loop(
 
 @pytest.fixture(scope="module")
 def listed(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy run with attention, exported in float32 with a shortlist of 5."""
+    """The toy run with attention, exported in float32 with a shortlist of 5 and few frequent pieces."""
     out = tmp_path_factory.mktemp("exported") / "listed"
-    assert call("export", toy.attention, "--out", out, "--precision", "float32", "--shortlist", 5).status == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lexicon, "FREQUENT", 4)
+        assert call("export", toy.attention, "--out", out, "--precision", "float32", "--shortlist", 5).status == 0
     return out
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_shortlist_is_a_part_of_the_vocabulary(
+    toy: Toy, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexicon, "FREQUENT", 4)
+    export(toy.attention, tmp_path / "all", precision)
+    export(toy.attention, tmp_path / "out", precision, shortlist=2)
+    whole, listed = (
+        Translator.load(tmp_path / name, threads=1).adjusted(["search.method=greedy"]) for name in ("all", "out")
+    )
+    engine, source, target = listed.engines[0], listed.members[0].source, listed.members[0].target
+    assert isinstance(engine, Portable)
+    assert engine.shortlist is not None
+    same = 0
+    for line in LINES:
+        pieces = set(engine.shortlist.pieces(source.encode([line]), []).tolist())
+        assert len(pieces) < target.vocab, "else nothing of it is tried"
+        one, two = (each.translate([line])[0] for each in (whole, listed))  # by the loop
+        (stepwise,) = listed.translate([line], attention=True)
+        assert {*target.ids(two.tokens)} <= pieces
+        assert two.text == stepwise.text
+        same += {*target.ids(one.tokens)} <= pieces and one.text == two.text
+    assert same >= 20
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
@@ -205,7 +233,10 @@ def test_a_shortlist_needs_the_training_pairs(toy: Toy, tmp_path: Path) -> None:
     assert call("export", folder, "--out", tmp_path / "out").status == 0
 
 
-def test_pairs_that_training_leaves_out_teach_a_shortlist_nothing(toy: Toy, listed: Path, tmp_path: Path) -> None:
+def test_pairs_that_training_leaves_out_teach_a_shortlist_nothing(
+    toy: Toy, listed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexicon, "FREQUENT", 4)  # as in `listed`
     corpus = Path(shutil.copytree(toy.corpus, tmp_path / "corpus"))
     for side, lines in (("en", ["kala " * 4000, "kala puu"]), ("de", ["fisch " * 4000, ""])):
         file = corpus / f"train.{side}"
@@ -279,6 +310,45 @@ def test_a_damaged_graph_is_named(small: Path, tmp_path: Path) -> None:
     (folder / portable.DECODER).write_bytes((small / portable.DECODER).read_bytes())
     (folder / portable.SHARED).unlink()
     with pytest.raises(CheckpointError, match=f"{portable.DECODER}: onnxruntime cannot open it"):
+        Translator.load(folder)
+
+
+def test_a_folder_of_links_is_refused_with_the_reason(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    for file in small.iterdir():
+        (folder / file.name).symlink_to(file)
+    with pytest.raises(CheckpointError, match=r"decoder\.weights is a symbolic link"):
+        Translator.load(folder)
+
+
+def test_an_export_that_was_stopped_leaves_nothing(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_recipe", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export(toy.attention, tmp_path / "out", "float32")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shortlist_is_no_longer_than_the_vocabulary(toy: Toy, tmp_path: Path) -> None:
+    export(toy.attention, tmp_path / "out", shortlist=100_000)
+    likely = load_file(tmp_path / "out" / portable.SHORTLIST)["likely"]
+    assert likely.size(1) <= Tokenizer.load(toy.attention / "target.model").vocab + 1
+    with pytest.raises(CallError, match="a shortlist of -1 pieces"):
+        export(toy.attention, tmp_path / "other", shortlist=-1)
+
+
+def test_a_shortlist_of_something_else_is_named(toy: Toy, listed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(listed, tmp_path / "mixed"))
+    shutil.copy(toy.attention / "model.safetensors", folder / portable.SHORTLIST)
+    with pytest.raises(CheckpointError, match=rf"{portable.SHORTLIST}: not of this folder"):
+        Translator.load(folder)
+    tensors = load_file(listed / portable.SHORTLIST)
+    del tensors["bias"]
+    save_file(tensors, folder / portable.SHORTLIST)
+    with pytest.raises(CheckpointError, match=rf"{portable.SHORTLIST}: not of this folder"):
         Translator.load(folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,10 @@ def test_few_pairs_get_a_training_that_fits_them_and_a_word_about_it(monkeypatch
     assert init.FEW in Path("my.yaml").read_text(encoding="utf-8")
     few = recipe.load("my.yaml").training
     assert few.warmup < few.validate_every == init.VALIDATE
-    assert "too long for so short" not in call("train", "my.yaml", "--out", "run", "--set=training.patience=1").err
+    small = [f"--set=model.{key}=8" for key in ("embed", "encoder.hidden", "decoder.hidden")]
+    done = call("train", "my.yaml", "--out", "run", "--set=training.patience=1", *small)
+    assert done.status == 0, done.err
+    assert "too long for so short" not in done.err
     monkeypatch.setattr(init, "FEW_PAIRS", 50)
     monkeypatch.setattr(init, "VALIDATE", 1)
     init.write([Path("my/pairs.en"), Path("my/pairs.de")], None, None, Path("other.yaml"))
@@ -180,7 +184,21 @@ def test_sides_without_common_letters_have_vocabularies_of_their_own() -> None:
     assert recipe.load("other.yaml").tokenizer.joint
 
 
-def test_larger_corpora_get_larger_models_and_fewer_epochs() -> None:
+def test_a_corpus_gets_the_plan_of_its_size_and_the_more_words_the_fewer_epochs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small, large = replace(init.PLANS[0], pairs=60), replace(init.PLANS[3], pairs=float("inf"))
+    monkeypatch.setattr(init, "PLANS", (small, large))
+    monkeypatch.setattr(init, "SEEN", 10_000)
+    made = []
+    for count in (60, 61, 300):
+        init.write([write(f"p{count}.en", count), write(f"p{count}.de", count)], None, None, Path(f"{count}.yaml"))
+        made.append(recipe.load(f"{count}.yaml"))
+    assert [one.model.decoder.hidden for one in made] == [small.hidden, large.hidden, large.hidden]
+    assert made[1].training.epochs > made[2].training.epochs
+
+
+def test_larger_corpora_get_larger_models() -> None:
     for one, two in zip(init.PLANS, init.PLANS[1:], strict=False):
         assert one.pairs < two.pairs
         assert (one.pieces, -one.dropout) < (two.pieces, -two.dropout)

@@ -22,6 +22,7 @@ from nmt.data import Batch, collate
 from nmt.decoder import POSITIONS, Decoder, State
 from nmt.encoder import DIRECTIONS, Encoder
 from nmt.errors import RecipeError
+from nmt.hardware import trains_in_bf16
 from nmt.model import Seq2Seq, build, sizes
 from nmt.recipe import parse
 from nmt.search import Options, Request, search
@@ -571,6 +572,7 @@ def test_unrolling_is_the_decoder_with_the_same_gradients(point: Point, residual
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.skipif(not trains_in_bf16(), reason="this CPU does not compute LSTMs in bfloat16")
 @pytest.mark.parametrize("cell", CELLS)
 def test_unrolling_in_bf16_is_close(cell: str) -> None:
     model = make(Point(cell, "general", "between", 2, True))

@@ -106,11 +106,9 @@ def test_by_length(systems: dict[str, list[Bucket]], tmp_path: Path) -> None:
 def test_buckets_stand_in_the_order_of_their_lengths(tmp_path: Path) -> None:
     drawn = []
     for name, buckets in (("a", BUCKETS), ("b", BUCKETS[::-1])):
-        plots.by_length(
-            {"x": sorted(buckets, key=lambda bucket: bucket.count), "y": buckets}, tmp_path / name / "p.png"
-        )
+        plots.by_length({"y": buckets}, tmp_path / name / "p.png")
         drawn.append(pixels(tmp_path / name / "p.png"))
-    assert drawn[0].shape == drawn[1].shape
+    assert np.array_equal(*drawn)
     assert sorted(["31+", "6-10", "0", "11-15"], key=plots._first) == ["0", "6-10", "11-15", "31+"]
 
 

@@ -130,7 +130,7 @@ def test_a_wrong_kind_is_named(key: str, value: object, reason: str) -> None:
         ("model.decoder.hidden", 0, "1"),
         ("model.dropout.output", 1, "1"),
         ("tokenizer.vocab_size", 7, "8"),
-        ("tokenizer.character_coverage", 0.9, "0.9"),
+        ("tokenizer.character_coverage", 0.97, "0.98"),
         ("data.max_length", 0, "1"),
         ("data.max_ratio", 1, "1"),
         ("data.source", "", "1 character"),

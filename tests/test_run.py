@@ -32,9 +32,10 @@ from toy import (
     write_split,
 )
 
-from nmt import Translator, checkpoint, corrections, hardware, material, run, starter, trainer, tune
+from nmt import Translator, checkpoint, corrections, hardware, material, run, starter, trainer, translation, tune
 from nmt.data import collate
 from nmt.errors import CallError, CheckpointError, RecipeError
+from nmt.metrics import bleu
 from nmt.recipe import Data, changed, load
 
 
@@ -84,6 +85,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_recipe_learns(name: str, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_draw", lambda folder: None)  # tested once, below
+    if name == "bf16" and not hardware.trains_in_bf16():
+        pytest.skip("this CPU does not train in bfloat16")
     settings = {"training.epochs": 1, "training.validate_sentences": 8, **OPTIONS[name]}
     recipe = write_recipe(Path("toy.yaml"), corpus, settings)
     result = call("train", recipe, "--out", "run")
@@ -126,7 +129,23 @@ def test_tensorboard_has_all_events(corpus: Path, children: Children) -> None:
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     tags = {value.tag for event in EventFileLoader(str(events[0])).Load() for value in event.summary.value}
-    assert {"valid/loss", "valid/bleu"} <= tags
+    assert {"valid/loss", "valid/bleu", "train/loss"} <= tags
+
+
+def test_a_validation_says_what_the_model_says_of_valid(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its sentences are more than are scored at once."""
+    recipe = load(str(toy.recipe), ["data.valid=train", "training.validate_sentences=100"])
+    work, one = translation.job(recipe, hardware.choose("cpu", threads=1), None), Translator.load(toy.attention)
+    checkpoint.restore(work.model, checkpoint.read(toy.attention).weights(), toy.attention)
+    said = work.validate(False)
+    sources, references = work.validate.sources, work.validate.references
+    assert len(sources) == 100
+    greedy = [found.text for found in one.adjusted(["search.method=greedy"]).translate(sources)]
+    assert said["bleu"] == pytest.approx(bleu(greedy, references, "de").value)
+    scored = one.score(sources, references)
+    nats = -sum(pair.log_prob for pair in scored) / sum(len(pair.log_probs) for pair in scored)
+    assert said["loss"] == pytest.approx(nats, rel=1e-4)
+    assert "greedy" in said["decoding"]
 
 
 def test_what_a_run_leaves(toy: Toy) -> None:
@@ -729,8 +748,25 @@ def test_the_precision_is_what_the_machine_computes_fast(machine: pytest.MonkeyP
         with found.autocast():
             assert torch.is_autocast_enabled("cpu") is able
     assert "Apple GPU (untested)" in str(replace(found, device=torch.device("mps")))
+    machine.setattr(hardware, "trains_in_bf16", lambda: False)
+    with pytest.raises(RecipeError, match=r"training\.precision: 'bf16' needs a CPU with AVX-512"):
+        hardware.choose("cpu", "bf16")
     with pytest.raises(RecipeError, match=r"'mps' is not on this machine, which has cpu: use one or auto"):
         hardware.choose("mps")
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted"),
+    [("max 100000", 8), ("200000 100000", 2), ("30000 100000", 1), ("9900000 100000", 8), ("", 8), (None, 8)],
+)
+def test_a_container_may_have_a_share_of_the_cores(
+    limit: str | None, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if limit is not None:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    monkeypatch.setattr(hardware, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert hardware.cores() == wanted
 
 
 def test_the_recipe_of_a_run_is_read_back(toy: Toy, tmp_path: Path) -> None:

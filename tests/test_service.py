@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from toy import Toy, pairs
+import torch
+from toy import Toy, pairs, until
 
 from nmt.errors import CallError, NmtError
 from nmt.service import BusyError, Service
@@ -48,8 +49,7 @@ class Slow:
 def under_way(service: Service) -> Future[Translation]:
     """The translation of "a", which a slow translator has begun, so that what comes now waits."""
     reply = service.translate(["a"])[0]
-    while service._waiting:
-        pass
+    until(lambda: not service._waiting)
     return reply
 
 
@@ -75,6 +75,22 @@ def test_all_that_a_translator_answers(service: Service, translator: Translator)
     ]
     prefix = text.split()[0]
     assert service.translate([line], prefixes=[prefix])[0].result(60).text.startswith(prefix)
+
+
+def test_it_computes_with_the_threads_that_there_were_when_it_began() -> None:
+    class Counting:
+        def translate(self, lines: Sequence[str], *others: Any) -> list[Translation]:
+            return [Translation(str(torch.get_num_threads()), 0.0, [], [], []) for _ in lines]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with Service(Counting()) as service:  # type: ignore[arg-type]
+            until(lambda: bool(service._changed._waiters))  # type: ignore[attr-defined]
+            torch.set_num_threads(1)  # as while another model shares out the cores
+            assert service.translate(["a"])[0].result(30).text == "3"
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_waits_is_answered_together_the_oldest_first() -> None:
@@ -129,7 +145,11 @@ def test_too_much_at_once_is_refused_and_nothing_of_it_waits() -> None:
         with pytest.raises(BusyError, match="busy: 2 sentences are waiting, there is room for 3"):
             service.translate(["d", "e"])
         waiting = service.translate(["f"])[0]
-        threading.Timer(0.1, slow.go.set).start()
+        closing = threading.Thread(target=service.close)
+        closing.start()
+        until(lambda: service._closed)
+        slow.go.set()
+        closing.join(30)
     with pytest.raises(NmtError, match="closed"):
         waiting.result(30)
     with pytest.raises(BusyError, match="closed"):

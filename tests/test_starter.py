@@ -337,7 +337,7 @@ def test_sentences_are_short_and_written_as_sentences(splits: dict[str, list[Pai
     for pair in splits["train"]:
         for text in pair[:2]:
             assert re.fullmatch(r"[A-ZÄÖÜ][\wäöüß]*(,? [\wäöüß]+)*[.?]", text), text
-            assert len(text.split()) <= 16
+            assert len(text.split()) <= starter.LONGEST
         assert pair.source[-1] == pair.target[-1]
     lengths = sorted(len(pair.target.split()) for pair in splits["train"])
     assert 6 <= sum(lengths) / len(lengths) <= 9

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nmt import checkpoint, trainer
 from nmt.errors import StoppedError, TrainingError
+from nmt.group import Group
 from nmt.hardware import Hardware
 from nmt.loss import Loss, cross_entropy
 from nmt.recipe import Training, TranslationTraining
@@ -585,6 +586,37 @@ def test_handlers_are_put_back(tmp_path: Path) -> None:
     with pytest.raises(StoppedError):
         Bench(tmp_path, before_loss=signalled({3}, signal.SIGINT)).run()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_group_stops_for_a_signal_that_one_of_it_was_sent(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, Stream(4))
+
+    class Told(Group):
+        """Two processes, the other of which was told to stop before the second update."""
+
+        def sums(self, *numbers: float) -> list[float]:
+            return [*numbers[:-1], float(signal.SIGTERM if bench.trainer.position.updates == 1 else 0)]
+
+        def gather(self, weights: object) -> None: ...
+
+        def draw(self, seed: int, updates: int) -> None: ...
+
+        def same(self, value: Any) -> Any:
+            return value
+
+    bench.trainer.group = Told(0, 2)
+    with pytest.raises(StoppedError, match="SIGTERM"):
+        bench.run()
+    assert bench.trainer.position.updates == 2
+    assert (tmp_path / "training" / "state.pt").is_file()
+
+
+def test_the_last_weights_are_kept_where_they_are_wanted(tmp_path: Path) -> None:
+    scores = [1.0, 3.0, 2.0]
+    bench = Bench(tmp_path, Stream(2), scores=iter(scores), metric="bleu", keep="last", ema=0.0).run()
+    assert identical(bench.best(), bench.now())
+    assert [figures["bleu"] for figures in bench.improvements] == scores
+    assert bench.trainer.position.best == 3.0
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals do not hang up here")
