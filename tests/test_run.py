@@ -137,6 +137,7 @@ def test_a_validation_says_what_the_model_says_of_valid(toy: Toy, monkeypatch: p
     recipe = load(str(toy.recipe), ["data.valid=train", "training.validate_sentences=100"])
     work, one = translation.job(recipe, hardware.choose("cpu", threads=1), None), Translator.load(toy.attention)
     checkpoint.restore(work.model, checkpoint.read(toy.attention).weights(), toy.attention)
+    work.model.eval()  # as the trainer does
     said = work.validate(False)
     sources, references = work.validate.sources, work.validate.references
     assert len(sources) == 100
