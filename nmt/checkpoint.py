@@ -45,11 +45,16 @@ RETIRED = ("r_drop", "word_dropout")  # of `training`, in the recipes of older v
 UNFINISHED = ".part"  # the end of a file's name while it is being written
 
 
+def _unfinished(path: Path) -> Path:
+    """A name of its own beside `path`, on the same disk, for what will take its place."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when all went well. Raises CheckpointError on a full disk."""
     # named before it is made: a signal in between must find it
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    temporary = _unfinished(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
@@ -100,7 +105,7 @@ def locked(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def new(folder: Path) -> Iterator[Path]:
     """A temporary folder that becomes `folder` when all went well. Raises CheckpointError where that cannot be made."""
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{UNFINISHED}")
+    temporary = _unfinished(folder)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -112,10 +117,11 @@ def new(folder: Path) -> Iterator[Path]:
 
 
 def clean(folder: Path) -> None:
-    """Remove what a killed process left half written."""
+    """Remove the files that a killed process left half written."""
     for place in (folder, (folder / STATE).parent):
         for unfinished in place.glob(f".*{UNFINISHED}"):
-            unfinished.unlink()
+            if unfinished.is_file():  # a folder may be an export that is under way
+                unfinished.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

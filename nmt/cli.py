@@ -20,7 +20,7 @@ from typing import IO, Annotated, Any, NoReturn
 
 import typer
 
-from nmt.errors import CallError, NmtError
+from nmt.errors import CallError, NmtError, ending
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -493,10 +493,7 @@ def _unexpected(error: Exception) -> str:
 
 def main() -> NoReturn:
     """The entry point: errors become one line and an exit status, never a traceback."""
-    ending = [signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it is
-        ending.append(signal.SIGHUP)
-    for number in ending:  # so that what is half written is removed
+    for number in ending():  # so that what is half written is removed
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         app()

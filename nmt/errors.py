@@ -39,5 +39,12 @@ class StoppedError(NmtError):
         self.status = 128 + number
 
 
+def ending() -> list[signal.Signals]:
+    """The signals that end a process beside Ctrl-C: also that its terminal closed, which under nohup is ignored."""
+    hang_up = getattr(signal, "SIGHUP", None)
+    heard = hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN
+    return [signal.SIGTERM, *([hang_up] if heard else [])]
+
+
 class TrainingError(NmtError):
     """A training run that cannot go on."""

@@ -7,10 +7,10 @@
 `parts` (N, ·) is the decoder's state, every layer's side by side, as in `nmt.stepper`; `padding` (B, 1, S) is added to
 the scores, 0 on real positions and minus infinity elsewhere. A graph has those of them that its model needs. In int8,
 weights are rounded per column, embeddings as a whole, inputs as they come (dynamic quantisation; a GRU encoder's
-recurrence stays float32).
-The greedy graph is the decoder's in a loop, `steps` times at most, its end not within the `shortest` first; the two
-share their weights, which lie beside them in decoder.weights. With a shortlist (`nmt.lexicon`) the output layer is not
-in the graphs but given to them: `pieces` (V,), the vocabulary of this call, `weights` (E, V), `scales` and `bias` (V,).
+recurrence stays float32). The greedy graph is the decoder's in a loop, `steps` times at most, its end not within the
+`shortest` first; the two share their weights, which lie beside them in decoder.weights. With a shortlist
+(`nmt.lexicon`) the output layer is not in the graphs but given to them: `pieces` (V,), the vocabulary of this call,
+`weights` (E, V), `scales` and `bias` (V,).
 
 Letters: B sources, N = B·K rows, S source length, T target length, D width, E embedding width, M memory width, V
 vocabulary.

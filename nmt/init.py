@@ -84,7 +84,7 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     languages = _languages(files, source, target)
     folder = files[0].parent
     names = [file.name if file.parent == folder else str(file.resolve()) for file in files]
-    if any(not _is_text(name) for name in (*names, str(out), os.path.abspath(folder))):
+    if any(name != tokenizer.whole(name) for name in (*names, str(out), os.path.abspath(folder))):
         raise CallError("the name of a file or folder here is not UTF-8, so no recipe can name it: rename it")
     pairs = corpus.load(names[0] if len(names) == 1 else names, *languages, path=str(folder))
     different = holdout.different(pairs)
@@ -98,10 +98,6 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
     write_text(out, text)
     return text
-
-
-def _is_text(name: str) -> bool:
-    return name == name.encode(errors="replace").decode()
 
 
 def _languages(files: Sequence[Path], source: str | None, target: str | None) -> Pair:

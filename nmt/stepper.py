@@ -138,7 +138,7 @@ class Step:
 
 
 class Stepper:
-    """The step of one decoder from pieces to probabilities, with its weights as they are now.
+    """The step of one decoder from pieces to probabilities; where its weights change it has to be made anew.
 
     `precision` says in what products are computed. Raises ValueError for one that is not in PRECISIONS.
     """
@@ -266,8 +266,7 @@ def product(weight: Tensor, bias: Tensor | None, low: torch.dtype = torch.float3
         turned = weight.t().contiguous()  # few rows are multiplied faster along the columns
         if bias is None:
             return lambda x: x @ turned
-        own = bias.clone()
-        return lambda x: torch.addmm(own, x, turned)
+        return lambda x: torch.addmm(bias, x, turned)
     weight, low_bias = weight.to(low), None if bias is None else bias.to(low)
     if low == torch.bfloat16 and weight.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pack, linear = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise

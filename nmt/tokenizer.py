@@ -84,9 +84,9 @@ class Tokenizer:
     def encode(self, lines: Sequence[str], threads: int = 1) -> list[list[int]]:
         """The ids of each line; more threads, which are started each time, are for many lines."""
         if threads > 1:
-            found: list[list[int]] = self._model.encode([_whole(line) for line in lines], num_threads=threads)
+            found: list[list[int]] = self._model.encode([whole(line) for line in lines], num_threads=threads)
             return found
-        return [self._model.encode(_whole(line)) for line in lines]
+        return [self._model.encode(whole(line)) for line in lines]
 
     def resample(self, rows: Iterable[Ids], amount: float, seed: int) -> list[list[int]]:
         """Other segmentations of the texts that these ids spell, the same for the same seed.
@@ -213,14 +213,14 @@ class Tokenizer:
 
     def split(self, line: str) -> list[str]:
         """The pieces of a line as written in the model, unknown characters as they stand."""
-        return self._model.encode(_whole(line), out_type=str)  # type: ignore[no-any-return]
+        return self._model.encode(whole(line), out_type=str)  # type: ignore[no-any-return]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The pieces as written in the model, a leading `▁` standing for a space."""
         return [self._model.id_to_piece(i) for i in ids]
 
 
-def _whole(line: str) -> str:
+def whole(line: str) -> str:
     """A line without halves of letters (lone surrogates), which JSON can hold and UTF-8 cannot."""
     return line.encode("utf-8", "replace").decode()
 

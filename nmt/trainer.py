@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt import checkpoint
-from nmt.errors import StoppedError, TrainingError
+from nmt.errors import StoppedError, TrainingError, ending
 from nmt.group import ALONE, Group
 from nmt.hardware import Hardware
 from nmt.loss import Loss
@@ -312,9 +312,7 @@ class Trainer(Generic[B]):
         def note(number: int, _: object) -> None:
             self.signal = number
 
-        caught = [signal.SIGINT, signal.SIGTERM]
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it is
-            caught.append(signal.SIGHUP)  # the terminal was closed
+        caught = [signal.SIGINT, *ending()]
         before = [signal.signal(number, note) for number in caught]
         try:
             yield

@@ -158,6 +158,13 @@ def test_a_folder_in_which_nothing_was_written_goes_if_it_was_not_there_before(t
     assert (tmp_path / "run").exists() == there
 
 
+def test_files_that_were_left_half_written_go_and_an_export_under_way_stays(tmp_path: Path) -> None:
+    (tmp_path / ".model.json.abc.part").write_text("half")
+    (tmp_path / ".small.abc.part").mkdir()
+    checkpoint.clean(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".small.abc.part"]
+
+
 def test_a_list_that_is_none_is_named(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
     for content in ('{"a": 1}', '["a", 1]', "[" * 100_000, "["):

@@ -467,7 +467,7 @@ def write(one: Loaded, prompt: str, length: int) -> Iterator[str]:
             return pieces.encode([text])[0]
 
     given = encode(prompt)
-    if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+    if prompt != tokenizer.whole(prompt):
         raise CallError("the prompt is not UTF-8: write it in that")
     if UNK in given:
         unknown = "".join(letter for letter in dict.fromkeys(prompt) if UNK in encode(letter))
