@@ -41,9 +41,10 @@ class StoppedError(NmtError):
 
 def ending() -> list[signal.Signals]:
     """The signals that end a process beside Ctrl-C: also that its terminal closed, which under nohup is ignored."""
-    hang_up = getattr(signal, "SIGHUP", None)
-    heard = hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN
-    return [signal.SIGTERM, *([hang_up] if heard else [])]
+    found = [signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
 
 
 class TrainingError(NmtError):
