@@ -80,6 +80,10 @@ def init(
     file: Annotated[Path | None, typer.Option(help="A file with both sides: TSV, CSV, JSON, Parquet, TMX.")] = None,
     source: Annotated[str | None, typer.Option(help="The source language; from the suffix if not given.")] = None,
     target: Annotated[str | None, typer.Option(help="The target language; from the suffix if not given.")] = None,
+    columns: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="SOURCE TARGET", help="The columns of the file, if not called like the languages."),
+    ] = None,
 ) -> None:
     """Write a recipe for sentence pairs of your own.
 
@@ -91,7 +95,7 @@ def init(
     if (file is None) == (source_file is None) or (source_file is None) != (target_file is None):
         raise CallError("give --source-file and --target-file, or --file with both sides")
     files = [file] if file else [side for side in (source_file, target_file) if side]
-    _print(write(files, source, target, out).rstrip())
+    _print(write(files, source, target, out, columns).rstrip())
     say(f"written to {out}; next: nmt data {out}, then nmt train {out}")
 
 

@@ -121,7 +121,7 @@ def pick(names: Collection[str], languages: Pair, columns: Pair | None, where: s
     wanted = columns or languages
     raise MissingColumnsError(
         f"{where}: no columns '{wanted[0]}' and '{wanted[1]}' among {', '.join(names) or 'none'}: "
-        "name the two in data.columns"
+        "name the two in data.columns (nmt init --columns SOURCE TARGET)"
     )
 
 
@@ -201,17 +201,27 @@ def _table(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
     head = next(rows, None)
     if head is None:
         return
+    tabs = kind(path.name) == ".tsv"
     left, right = 0, 1
     if columns or _find(head[1], languages, None):
         names = pick(head[1], languages, columns, f"{path}: line {head[0]}")
         left, right = head[1].index(names[0]), head[1].index(names[1])
+    elif half := {name.strip().lower() for name in head[1]} & {language.lower() for language in languages}:
+        raise MissingColumnsError(
+            f"{path}: line {head[0]}: '{half.pop()}' is the name of a language, but '{languages[0]}' and "
+            f"'{languages[1]}' are not both among {', '.join(head[1])}: name the two in data.columns (nmt init "
+            "--columns SOURCE TARGET); if this is a pair of sentences, put a line above it that names the columns"
+        )
     else:
         rows = chain([head], rows)
     needed = max(left, right) + 1
     for number, row in rows:
         if len(row) < needed:
-            mark = "tabs" if kind(path.name) == ".tsv" else "commas"
+            mark = "tabs" if tabs else "commas"
             raise DataError(f"{path}: line {number} has {len(row)} of the {needed} columns needed, separated by {mark}")
+        if any(row[len(head[1]) :]):
+            why = "a tab parts columns, and none may be in a text" if tabs else "quote a text with commas in it"
+            raise DataError(f"{path}: line {number} has {len(row)} columns, line {head[0]} has {len(head[1])}: {why}")
         yield one_line(row[left], f"{path}: line {number}"), one_line(row[right], f"{path}: line {number}")
 
 

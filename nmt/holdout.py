@@ -46,9 +46,11 @@ def load(whole: Corpus, count: int, split: str) -> Corpus:
     return parts[split]
 
 
-def different(whole: Corpus) -> int:
-    """How many pairs could be held out: of those that share a side one, of those with an empty or equal ones none."""
-    return len(_apart(_hashes(whole.source), _hashes(whole.target)))
+def different(whole: Corpus) -> tuple[int, int]:
+    """How many different pairs there are, those with an empty side or two equal ones left out, and how many of them
+    could be held out: of those that share a side one."""
+    source, target = _hashes(whole.source), _hashes(whole.target)
+    return len(_distinct(source, target)), len(_apart(source, target))
 
 
 def _pairs(whole: Corpus, rows: Callable[[], Rows], part: str) -> Iterator[Pair]:
@@ -73,11 +75,19 @@ def _rows(whole: Corpus, count: int) -> Rows:
 
 def _apart(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> NDArray[np.integer[Any]]:
     """Rows that can be held out, no two of which share a side, in the order of their pairs' hashes."""
-    _, rows = np.unique(source ^ target, return_index=True)  # the same in both directions
-    rows = rows[(source[rows] != EMPTY) & (target[rows] != EMPTY) & (source[rows] != target[rows])]
+    rows = _distinct(source, target)
     one, other = (np.unique(side[rows], return_index=True)[1] for side in (source, target))
     found: NDArray[np.integer[Any]] = rows[np.intersect1d(one, other)]
     return found
+
+
+def _distinct(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> NDArray[np.integer[Any]]:
+    """One row of each pair that has two sides, in the order of their hashes."""
+    _, rows = np.unique(source ^ target, return_index=True)  # the same in both directions
+    kept: NDArray[np.integer[Any]] = rows[
+        (source[rows] != EMPTY) & (target[rows] != EMPTY) & (source[rows] != target[rows])
+    ]
+    return kept
 
 
 class _Kept(dict[int, int | None]):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from nmt.formats import READERS, Pair, kind, unpacked
 from nmt.progress import say, shown
 from nmt.tokenizer import VocabularyError
 
-SAMPLE = 20_000  # pairs that are looked at
+SAMPLE = 20_000  # pairs that are looked at, drawn from all of the corpus
 SEEN = 12_000_000  # words of the target side, over all epochs; up to so many, valid gained (29,000 pairs)
 MOST_EPOCHS, LEAST_EPOCHS = 60, 4
 MOST_HELD, HELD = 1000, 20  # pairs held out for valid: one in HELD, at most MOST_HELD
@@ -42,6 +43,9 @@ SAMPLING = 0.5  # inverse temperature of other segmentations
 LETTERS = 4  # of a piece on average, about
 # letters between two spaces, of which a language that writes them has fewer, Korean too; else letters of a word
 WIDE, NARROW = (6, 1.6), (16, 5.0)  # of Chinese and Japanese; of Thai and Khmer
+SHORT = 5  # words of a target sentence on average; BLEU counts four words in a row
+ALTERED = 0.02  # of the target sentences, from which on they are not normalised
+SETS = re.compile(r"(valid(ation)?|dev|test)[._-]", re.IGNORECASE)
 VALIDATE = 50  # updates at least, from one validation to the next
 MANY, COVERAGE = 1_000, 0.9995  # characters, from which on the rarest are spelled as bytes; share of the others
 RARE = f"""
@@ -74,10 +78,11 @@ PLANS = (
 )
 
 
-def write(files: Sequence[Path], source: str | None, target: str | None, out: Path) -> str:
+def write(files: Sequence[Path], source: str | None, target: str | None, out: Path, columns: Pair | None = None) -> str:
     """Write a recipe for the corpus in `files`: two text files, source and target, or one that holds both.
 
-    Returns it. Raises CallError for what was asked wrongly, DataError for what is wrong with the files.
+    `columns` of a table hold the two, else those that are called like the languages. Returns the recipe. Raises
+    CallError for what was asked wrongly, DataError for what is wrong with the files.
     """
     if out.exists():
         raise CallError(f"--out {out}: it is there already: name another file, or remove it")
@@ -86,15 +91,15 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     names = [file.name if file.parent == folder else str(file.resolve()) for file in files]
     if any(name != tokenizer.whole(name) for name in (*names, str(out), os.path.abspath(folder))):
         raise CallError("the name of a file or folder here is not UTF-8, so no recipe can name it: rename it")
-    pairs = corpus.load(names[0] if len(names) == 1 else names, *languages, path=str(folder))
-    different = holdout.different(pairs)
-    if different < FEWEST:
-        rest = len(pairs) - different
+    pairs = corpus.load(names[0] if len(names) == 1 else names, *languages, path=str(folder), columns=columns)
+    count, apart = holdout.different(pairs)
+    if apart < FEWEST:
+        rest = len(pairs) - apart
         why = f" (the other {rest:,} have an empty side, two equal ones or one of another pair)" if rest else ""
-        raise DataError(f"{pairs.name}: {different} pairs are too few to learn from: find {FEWEST} or more{why}")
-    say(f"{len(pairs):,} pairs, {' to '.join(languages)}, first: {shown(pairs.source[0], pairs.target[0])}")
-    held = max(1, min(MOST_HELD, different // HELD)) if _stands_alone(languages, folder) else 0
-    text = _text(pairs, languages, folder, names, held)
+        raise DataError(f"{pairs.name}: {apart} pairs are too few to learn from: find {FEWEST} or more{why}")
+    say(f"{_counted(pairs, count)}, {' to '.join(languages)}, first: {shown(pairs.source[0], pairs.target[0])}")
+    held = max(1, min(MOST_HELD, apart // HELD)) if _stands_alone(languages, folder, names) else 0
+    text = _text(pairs, count, languages, folder, names, columns, held)
     recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
     write_text(out, text)
     return text
@@ -113,6 +118,8 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
         given or Path(unpacked(file.name)).suffix.lstrip(".")
         for given, file in zip((source, target), (files[0], files[-1]), strict=True)
     )
+    if source and source == target:
+        raise CallError(f"--source and --target are both '{source}': name two languages")
     if not all(found) or found[0] == found[1]:
         raise CallError(
             f"{' and '.join(map(str, files))}: their names do not end with two languages (.en, .de): "
@@ -121,7 +128,7 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
     return found[0], found[1]
 
 
-def _stands_alone(languages: Pair, folder: Path) -> bool:
+def _stands_alone(languages: Pair, folder: Path, names: Sequence[str]) -> bool:
     """Whether no valid and test sets lie beside the corpus."""
     missing = []
     for split in ("valid", "test"):
@@ -135,16 +142,30 @@ def _stands_alone(languages: Pair, folder: Path) -> bool:
             f"warning: {folder} has a {there} set but no {missing[0]} set, so both are taken out of the corpus and "
             f"yours is not read: put {missing[0]}.* beside it"
         )
+    elif missing and (others := [one for one in sorted(os.listdir(folder)) if SETS.match(one) and one not in names]):
+        say(
+            f"warning: {folder} has {', '.join(others[:4])}, not valid.{languages[0]}, valid.{languages[1]} and "
+            "test.*, so these are not read, and both sets are taken out of the corpus: rename them, or name them in "
+            "data.valid and data.test and remove data.hold_out"
+        )
     return bool(missing)
 
 
-def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: int) -> str:
-    """The recipe, with its reasons; `held` pairs are to be held out for valid, and as many for test."""
-    count = len(pairs)
+def _counted(pairs: Corpus, count: int) -> str:
+    return f"{len(pairs):,} pairs" + (f", {count:,} of them different" if count < len(pairs) else "")
+
+
+def _text(
+    pairs: Corpus, count: int, languages: Pair, folder: Path, names: list[str], columns: Pair | None, held: int
+) -> str:
+    """The recipe, with its reasons; `count` pairs are different, `held` to be held out for valid, as many for test."""
     plan = next(plan for plan in PLANS if count <= plan.pairs)
-    sample = pairs.source[:SAMPLE], pairs.target[:SAMPLE]
+    sample = _sample(pairs)
     words = [_words(side) for side in sample]
-    pieces, rare, joint = _vocabulary(_rest(pairs, held), plan.pieces, _alike(*sample))
+    altered = tokenizer.altered(sample[1], recipe.Tokenizer().normalization) / len(sample[1])
+    pieces, rare, joint = _vocabulary(
+        holdout.load(pairs, held, "train") if held else pairs, plan.pieces, _alike(*sample)
+    )
     hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if held else ""
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * max(1.0, words[1])))))
     length = max(words[1], sum(map(len, sample[1])) / len(sample[1]) / LETTERS)  # pieces of a target sentence, about
@@ -155,18 +176,28 @@ def _text(pairs: Corpus, languages: Pair, folder: Path, names: list[str], held: 
     shortcut = ", shortcut: true" if hard else ""
     guided = f"\n  guided_attention: {GUIDED}  # a lexicon shows where the words are" if plan.guided else ""
     sampled = f"\n  subword_sampling: {SAMPLING}  # other pieces of the same words each time" if plan.sampled else ""
+    said = f"{_counted(pairs, count)}, {words[0]:.1f} and {words[1]:.1f} words a sentence on average"
     train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
+    called = f"\n  columns: {json.dumps(columns, ensure_ascii=False)}" if columns else ""
+    metric = (
+        "\n  metric: chrf  # BLEU, of four words in a row, says little of so short sentences"
+        if words[1] < SHORT
+        else ""
+    )
+    as_is = (
+        f"\n  normalization: identity  # another would rewrite {altered:.0%} of the target" if altered > ALTERED else ""
+    )
     return f"""\
-# {languages[0]} to {languages[1]}: {count:,} pairs, {words[0]:.1f} and {words[1]:.1f} words a sentence on average.{few}
+# {languages[0]} to {languages[1]}: {said}.{few}
 # Written by `nmt init` from what is in the corpus. Change what you like; `nmt info` says what it makes of the model.
 data:
   source: {json.dumps(languages[0], ensure_ascii=False)}
   target: {json.dumps(languages[1], ensure_ascii=False)}
   path: {json.dumps(os.path.abspath(folder), ensure_ascii=False)}
-  train: {train}{hold_out}
+  train: {train}{called}{hold_out}
 tokenizer:
   model: unigram
-  vocab_size: {pieces}  # pieces; of more each is seen less often{RARE if rare else ""}
+  vocab_size: {pieces}  # pieces; of more each is seen less often{RARE if rare else ""}{as_is}
   joint: {str(joint).lower()}  # {"one vocabulary for both sides" if joint else "the two sides share few letters"}
 model:
   cell: lstm
@@ -179,7 +210,7 @@ model:
   dropout: {{embedding: {plan.dropout}, layers: {plan.dropout}, output: {plan.dropout}}}
 training:
   epochs: {epochs}  # the more words, the fewer
-  patience: 12  # validations in a row without a better one, after which it stops{often}
+  patience: 12  # validations in a row without a better one, after which it stops{often}{metric}
   batch_tokens: {plan.batch_tokens}  # small batches learn more from each pair, large ones take less time for it
   learning_rate: {plan.learning_rate}
   warmup: {max(1, min(200, round(updates * epochs / 10)))}  # updates{guided}{sampled}
@@ -203,9 +234,10 @@ def _alike(source: Sequence[str], target: Sequence[str]) -> bool:
     return 2 * shared >= sum(counts[0].values()) + sum(counts[1].values())
 
 
-def _rest(pairs: Corpus, held: int) -> Corpus:
-    """What is left to train a tokenizer on; of a large corpus it does not matter."""
-    return holdout.load(pairs, held, "train") if held and len(pairs) <= SAMPLE else pairs
+def _sample(pairs: Corpus) -> tuple[list[str], list[str]]:
+    """At most SAMPLE pairs, from all parts of the corpus."""
+    every = -(-len(pairs) // SAMPLE)
+    return list(pairs.source[::every]), list(pairs.target[::every])
 
 
 def _vocabulary(pairs: Corpus, wanted: int, joint: bool) -> tuple[int, bool, bool]:
@@ -214,13 +246,18 @@ def _vocabulary(pairs: Corpus, wanted: int, joint: bool) -> tuple[int, bool, boo
     As many as are wanted, more for many characters, fewer where so many are not found. Joint too where no number is
     allowed by both sides.
     """
-    sides = [pairs.source[:SAMPLE], pairs.target[:SAMPLE]]
-    texts = [list(chain(*sides))] if joint else sides
-    characters = max(len(set(chain.from_iterable(lines))) for lines in texts)
+
+    def texts(sides: Sequence[Sequence[str]]) -> list[list[str]]:
+        return [list(chain(*sides))] if joint else [list(side) for side in sides]
+
+    whole = texts((pairs.source, pairs.target))
+    characters = max(len(set(chain.from_iterable(lines))) for lines in whole)
     size, rare = max(wanted, 2 * characters), characters > MANY
+    if len(pairs) > SAMPLE and all(_allowed(lines, size, rare) == size for lines in texts(_sample(pairs))):
+        return size, rare, joint  # the whole allows what a part does
     tried: set[int] = set()
-    while len(pairs) <= SAMPLE:
-        other = next((allowed for lines in texts if (allowed := _allowed(lines, size, rare)) != size), size)
+    while True:
+        other = next((allowed for lines in whole if (allowed := _allowed(lines, size, rare)) != size), size)
         if other == size:
             break
         tried.add(size)

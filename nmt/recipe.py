@@ -100,7 +100,9 @@ class Tokenizer(Section):
     joint: bool = Field(True, description="one vocabulary for both sides, or one per side")
     character_coverage: float = Field(1.0, ge=0.98, le=1.0)
     byte_fallback: bool = Field(False, description="spell unknown characters as bytes: nothing is ever unknown")
-    normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = "nmt_nfkc"
+    normalization: Literal["nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf", "identity"] = Field(
+        "nmt_nfkc", description="of both sides; what it changes (…, ½, ZWNJ) is never written; identity: nothing"
+    )
     symbols: tuple[str, ...] = Field((), description="pieces that are never split")
 
 

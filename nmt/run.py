@@ -28,6 +28,7 @@ from nmt.translate import Translator
 # what may change between stopping and going on: how long, on how many cores, and what does not touch the weights
 FREE = (
     "training.epochs",
+    "training.patience",
     "training.threads",
     "training.checkpoint_minutes",
     "training.samples",
@@ -272,7 +273,10 @@ def _finished(folder: Path, state: Mapping[str, Any], recipe: AnyRecipe) -> bool
     if not at.finished:
         return False
     if patience is not None and at.since_best >= patience:
-        say(f"{folder}: training has finished already: {at.since_best} validations without a better score")
+        say(
+            f"{folder}: training has finished already: {at.since_best} validations without a better score: "
+            f"to go on, raise training.patience above {at.since_best}"
+        )
     elif at.epoch >= recipe.training.epochs:
         say(f"{folder}: training has finished already: to go on, raise training.epochs above {recipe.training.epochs}")
     else:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 from bisect import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
@@ -225,6 +225,12 @@ def whole(line: str) -> str:
     return line.encode("utf-8", "replace").decode()
 
 
+def altered(lines: Iterable[str], normalization: str) -> int:
+    """How many lines a normalization changes in more than their spaces. What it changes, a model never writes."""
+    normalizer = sentencepiece.SentencePieceNormalizer(rule_name=normalization, escape_whitespaces=False)
+    return sum(normalizer.normalize(line).split() != line.split() for line in lines)
+
+
 def train(
     lines: Iterable[str],
     model: str = "unigram",
@@ -239,8 +245,16 @@ def train(
 
     Raises VocabularyError for a size that the text does not allow, DataError where there is no text.
     """
-    out = io.BytesIO()
-    text = (line for line in lines if line.strip())
+    out, stopped = io.BytesIO(), list[BaseException]()
+
+    def read() -> Iterator[str]:
+        try:
+            yield from (line for line in lines if line.strip())
+        except BaseException as error:  # SentencePiece would tell of it as a failure of its own
+            stopped.append(error)
+            raise
+
+    text = read()
     first = next(text, None)
     if first is None:
         raise DataError("tokenizer: no text to train on: every line of the corpus is empty")
@@ -265,6 +279,8 @@ def train(
             minloglevel=3,
         )
     except RuntimeError as error:
+        if stopped:
+            raise stopped[0] from None
         pieces = UNK + 1 + 256 * byte_fallback + len(symbols)  # those that any text needs
         raise _explained(str(error), vocab_size, pieces) from None
     return Tokenizer(out.getvalue())

@@ -74,6 +74,7 @@ class Position:
     skipped: int = 0
     skipped_in_a_row: int = 0
     best: float | None = None
+    best_loss: float = math.inf  # of the best
     best_updates: int = 0
     since_best: int = 0
     plateau: float = 1.0
@@ -245,9 +246,11 @@ class Trainer(Generic[B]):
             figures = dict(self.validate(False))
             score = float(figures[self.settings.metric])
             sign = -1 if self.settings.metric == "perplexity" else 1
-            better = math.isfinite(score) and (at.best is None or sign * score > sign * at.best)
+            # equal scores are told apart by the loss: BLEU of very short sentences is 0 for long
+            merit = (sign * score, -float(figures["loss"]))
+            better = math.isfinite(score) and (at.best is None or merit > (sign * at.best, -at.best_loss))
             if better:
-                at.best, at.best_updates, at.since_best = score, at.updates, 0
+                at.best, at.best_loss, at.best_updates, at.since_best = score, -merit[1], at.updates, 0
             else:
                 at.since_best += 1
                 at.plateau *= 0.5 if self.settings.schedule == "plateau" else 1.0

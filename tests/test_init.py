@@ -118,6 +118,76 @@ def test_one_file_of_both_sides_needs_the_languages() -> None:
     assert not first.target[0].isupper()
 
 
+def test_columns_can_be_named() -> None:
+    rows = [("id", "text", "words"), *((str(row), line, f"{line} s") for row, line in enumerate(lines(60)))]
+    Path("pairs.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    flags = ["--file", "pairs.tsv", "--source", "en", "--target", "sw", "--out", "my.yaml"]
+    assert call("init", *flags, "--columns", "words", "none").status != 0
+    assert call("init", *flags, "--columns", "words", "text").status == 0
+    made = recipe.load("my.yaml").data
+    assert (made.columns, len(material.load_split(made, "train"))) == (("words", "text"), 54)
+
+
+def test_what_a_normalization_would_rewrite_is_left_as_it_is() -> None:
+    source, target = write("p.en", 60), write("p.fa", 60)
+    init.write([source, target], None, None, Path("plain.yaml"))
+    assert recipe.load("plain.yaml").tokenizer.normalization == "nmt_nfkc"
+    text = target.read_text(encoding="utf-8").splitlines()
+    for rows, expected in ((1, "nmt_nfkc"), (10, "identity")):
+        changed = [f"می\u200cخواهم {line}" if row < rows else f"{line}\u00a0!" for row, line in enumerate(text)]
+        target.write_text("".join(f"{line}\n" for line in changed), encoding="utf-8")
+        init.write([source, target], None, None, Path(f"{rows}.yaml"))
+        assert recipe.load(f"{rows}.yaml").tokenizer.normalization == expected
+    made = recipe.load("10.yaml")
+    _, tokenizer = material.train_tokenizers(made, material.load_split(made.data, "train"))
+    assert tokenizer.decode(tokenizer.encode([changed[0]])) == [changed[0]]
+
+
+def test_short_sentences_are_judged_by_chrf() -> None:
+    for times, metric in ((1, "chrf"), (3, "bleu")):
+        for side in ("en", "de"):
+            text = [" ".join([line] * times) for line in ("".join(one.split()[:2]) for one in lines(3_00))]
+            Path(f"p.{side}").write_text("".join(f"{row} {side} {line}\n" for row, line in enumerate(text)))
+        init.write([Path("p.en"), Path("p.de")], None, None, Path(f"{times}.yaml"))
+        assert recipe.load(f"{times}.yaml").training.metric == metric
+
+
+def test_a_corpus_is_as_large_as_its_different_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "PLANS", (replace(init.PLANS[0], pairs=100), replace(init.PLANS[2], pairs=1e9)))
+    for side in ("en", "de"):
+        Path(f"p.{side}").write_text("".join(f"{line} {side}\n" for line in lines(60) * 5) + f"\n{side}\n")
+    init.write([Path("p.en"), Path("p.de")], None, None, Path("my.yaml"))
+    assert recipe.load("my.yaml").model.dropout.layers == init.PLANS[0].dropout
+    assert "302 pairs, 61 of them different" in Path("my.yaml").read_text()
+
+
+def test_of_a_large_corpus_a_part_is_looked_at_and_allows_as_many_pieces_as_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(init, "SAMPLE", 100)
+    files = [write("p.en", 1_000), write("p.de", 1_000)]
+    with files[1].open("a", encoding="utf-8") as german, files[0].open("a", encoding="utf-8") as english:
+        english.write("".join(f"the end {row}\n" for row in range(60)))
+        german.write("".join(f"{chr(0x4E00 + 5 * row)}{chr(0x5E00 + 5 * row)} {row}\n" for row in range(60)))
+    init.write(files, None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml")
+    material.train_tokenizers(made, material.load_split(made.data, "train"))
+
+
+def test_sets_with_other_names_are_not_passed_over_in_silence() -> None:
+    files = [
+        write(f"my/{split}.{side}.txt", 80, letters)
+        for split in ("train", "dev", "testament")
+        for side, letters in (("en", "abcdefgh"), ("de", "hgfedcba"))
+    ]
+    made = call(
+        *("init", "--source-file", files[0], "--target-file", files[1], "--source", "en", "--target", "de"),
+        *("--out", "my.yaml"),
+    )
+    assert "warning: my has dev.de.txt, dev.en.txt, not valid.en" in made.err
+    assert recipe.load("my.yaml").data.hold_out
+
+
 def test_a_corpus_of_empty_lines_is_said_to_be_one() -> None:
     files = [write("p.en"), Path("p.de")]
     files[1].write_text("\n" * len(files[0].read_text().splitlines()))
@@ -252,6 +322,8 @@ def test_what_is_wrong_is_said_and_nothing_is_written() -> None:
         with pytest.raises(kind, match=message):
             init.write(files, None, None, Path("my.yaml"))
     assert not Path("my.yaml").exists()
+    with pytest.raises(CallError, match="--source and --target are both 'en'"):
+        init.write([english, german], "en", "en", Path("my.yaml"))
     with pytest.raises(CallError, match=r"taken\.yaml: it is there already"):
         init.write([english, german], None, None, taken)
     assert taken.read_text() == "mine"

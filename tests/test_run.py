@@ -116,8 +116,12 @@ def test_patience_ends_a_training_that_no_longer_improves(corpus: Path) -> None:
     assert [row["best"] for row in rows[-2:]] == [False, False]
     result = call("train", recipe, "--out", "run", "--resume")
     assert result.status == 0
-    assert "training has finished already: 2 validations without a better score" in result.err
+    assert "already: 2 validations without a better score: to go on, raise training.patience above 2" in result.err
     assert metrics(Path("run"), "valid") == rows
+    result = call("train", recipe, "--out", "run", "--resume", "--set=training.patience=3")
+    assert result.status == 0, result.err
+    assert metrics(Path("run"), "valid")[: len(rows)] == rows
+    assert len(metrics(Path("run"), "valid")) == len(rows) + 1
 
 
 def test_tensorboard_has_all_events(corpus: Path, children: Children) -> None:

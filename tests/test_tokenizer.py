@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import sentencepiece
 
 import nmt
 from nmt.errors import CheckpointError, DataError
-from nmt.tokenizer import BOS, EOS, PAD, SHORT, SPACE, UNK, Tokenizer, train
+from nmt.tokenizer import BOS, EOS, PAD, SHORT, SPACE, UNK, Tokenizer, altered, train
 
 LINES = [
     "the cat sat on the mat and the dog sat on the cat",
@@ -330,3 +331,20 @@ def test_other_special_ids_are_refused(ids: dict[str, int]) -> None:
         Tokenizer(out.getvalue(), "my.model")
     assert "my.model" in str(error.value)
     assert str(tuple(ids.values())) in str(error.value)
+
+
+def test_what_stops_the_reading_of_the_text_is_not_taken_for_a_failure_of_the_training() -> None:
+    def text(error: BaseException) -> Iterator[str]:
+        yield from ["kala juo", "koira juo"] * 50
+        raise error
+
+    for error in (KeyboardInterrupt(), DataError("corpus.en: line 101: damaged")):
+        with pytest.raises(type(error)) as caught:
+            train(text(error), vocab_size=16)
+        assert caught.value is error
+
+
+def test_what_a_normalization_alters() -> None:
+    lines = ["plain  text ", "a\u00a0b", "می\u200cخواهم", "ทำ", "½ …"]
+    assert altered(lines, "nmt_nfkc") == 3
+    assert altered(lines, "identity") == 0

@@ -220,7 +220,7 @@ def test_the_schedule_is_followed(schedule: str, tmp_path: Path) -> None:
 
 
 def test_plateau_halves_when_a_validation_is_not_the_best(tmp_path: Path) -> None:
-    scores = iter([5.0, 4.0, 4.0, 4.5, 3.0])
+    scores = iter([5.0, 4.0, 4.1, 4.5, 3.0])
     bench = Bench(tmp_path, Stream(2), scores=scores, epochs=5, schedule="plateau", warmup=0).run()
     assert bench.rates == pytest.approx([0.05 * factor for factor in (1, 1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25)])
 
@@ -373,8 +373,8 @@ def test_when_it_validates(every: int | None, expected: list[int], tmp_path: Pat
 @pytest.mark.parametrize(
     ("metric", "scores", "bests"),
     [
-        ("bleu", [1.0, 3.0, 2.0, 3.0, 4.0], [0, 1, 4]),
-        ("perplexity", [9.0, 7.0, 8.0, 7.0, 6.5], [0, 1, 4]),
+        ("bleu", [1.0, 3.0, 2.0, 2.9, 4.0], [0, 1, 4]),
+        ("perplexity", [9.0, 7.0, 8.0, 7.1, 6.5], [0, 1, 4]),
         ("perplexity", [9.0, math.nan, 8.0, math.nan, 6.5], [0, 2, 4]),
     ],
 )
@@ -399,11 +399,24 @@ def test_the_best_is_kept(metric: str, scores: list[float], bests: list[int], tm
     assert (bench.trainer.position.best, bench.trainer.position.best_updates) == (scores[bests[-1]], 10)
 
 
+def test_of_equal_scores_the_one_of_the_lower_loss_is_better(tmp_path: Path) -> None:
+    """BLEU of very short sentences is 0 for long."""
+    bench = Bench(tmp_path, Stream(2), scores=itertools.repeat(0.0), metric="bleu", epochs=3, patience=1).run()
+    rows = bench.rows("valid")
+    assert [row["best"] for row in rows] == [True] * 3
+    assert rows[0]["loss"] > rows[1]["loss"] > rows[2]["loss"]
+    worse = Bench(
+        tmp_path / "worse", Stream(2), scores=itertools.repeat(0.0), metric="bleu", epochs=3, learning_rate=1e-9
+    )
+    worse.trainer.position.best, worse.trainer.position.best_loss = 0.0, 0.0
+    assert not any(row["best"] for row in worse.run().rows("valid"))
+
+
 @pytest.mark.parametrize(
     ("patience", "scores", "validations"),
     [
-        (1, [3.0, 4.0, 5.0, 5.0, 6.0], 4),
-        (2, [3.0, 2.0, 3.0, 9.0, 9.0], 3),
+        (1, [3.0, 4.0, 5.0, 4.9, 6.0], 4),
+        (2, [3.0, 2.0, 2.9, 9.0, 9.0], 3),
         (2, [3.0, 2.0, 4.0, 3.0, 3.0, 9.0], 5),
         (None, [3.0, 2.0, 1.0, 1.0, 1.0, 1.0], 6),
     ],
