@@ -52,6 +52,8 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
         return model.loss(batch, settings.label_smoothing, share, taught, guidance)
 
     pieces, padding = int(material.train.target_lengths.sum()), material.batches.padding(0)
+    filtered = material.filtered
+    passed = f"; {filtered}" if filtered.kept < filtered.total else ""
     return Job(
         model,
         TrainingStream(material, settings, hardware.device, group),
@@ -63,7 +65,7 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
             "data": _data(recipe, material),
         },
         {SOURCE: material.source.proto, TARGET: material.target.proto},
-        f"{len(material.train):,} training pairs, {pieces:,} target pieces, padding {padding:.1%}",
+        f"{len(material.train):,} training pairs, {pieces:,} target pieces, padding {padding:.1%}{passed}",
     )
 
 

@@ -139,7 +139,7 @@ def test_tensorboard_has_all_events(corpus: Path, children: Children) -> None:
 def test_a_validation_says_what_the_model_says_of_valid(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where its sentences are more than are scored at once."""
     recipe = load(str(toy.recipe), ["data.valid=train", "training.validate_sentences=100"])
-    work, one = translation.job(recipe, hardware.choose("cpu", threads=1), None), Translator.load(toy.attention)
+    work, one = translation.job(recipe, hardware.choose("cpu", "float32", 1), None), Translator.load(toy.attention)
     checkpoint.restore(work.model, checkpoint.read(toy.attention).weights(), toy.attention)
     work.model.eval()  # as the trainer does
     said = work.validate(False)
