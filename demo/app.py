@@ -103,24 +103,28 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
 
     shown = [work, target, words]
     details: Any = {"fn": page.chosen, "inputs": [work, looking], "outputs": detail, **QUIET}
+    shows: Any = {"outputs": [target, words, work, others], "trigger_mode": "always_last", **QUIET}
     for event in (go.click, source.submit):
-        event(page.translate, [source, pair, *search], [target, words, work, others], **QUIET).then(**details)
+        event(page.translate, [source, pair, *search], **shows).then(**details)
     pair.input(page.cleared, pair, [target, words, work, others], **QUIET).then(**details)
     chosen = [source, target, swap, legend, beam, length, sampling, temperature]
     pair.change(page.picked, pair, chosen, **QUIET)
     swap.click(page.swap, [pair, source, target], [pair, source, target, words, work, others], **QUIET).then(**details)
     accepted = accept.click(page.accept, [work, correction, sentence], shown, **QUIET)
-    accepted.then(lambda: NOTHING, None, others, **QUIET)
+    ranked = best.input(page.ranked, [work, best], shown, **QUIET)
+    completed = complete.click(page.complete, [work, correction, sentence], shown, js=CURSOR, **QUIET)
+    for another in (accepted, ranked, completed):  # of which nothing is known at the word
+        another.then(lambda: NOTHING, None, others, **QUIET)
     pressed = words.click(page.pressed, work, [work, words, others], **QUIET)
     pressed.then(None, js=NEAR)
     frame.expand(lambda work: (True, page.picture(work)), work, [looking, picture], **QUIET)
     frame.collapse(lambda: False, None, looking, **QUIET)
+    pressed.then(page.turned, [work, looking, sentence], detail, **QUIET)
     for change in (
         accepted,
-        pressed,
+        ranked,
+        completed,
         others.input(page.replaced, [work, others], shown, **QUIET),
-        best.input(page.ranked, [work, best], shown, **QUIET),
-        complete.click(page.complete, [work, correction, sentence], shown, js=CURSOR, **QUIET),
     ):
         change.then(**details)
 
@@ -207,6 +211,7 @@ def _files(page: Page, pair: gr.Dropdown) -> None:
         done = gr.File(label="Translation to download", interactive=False, elem_id="download", min_width=240)
     go = gr.Button("Translate the file", variant="primary")
     go.click(page.file, [given, pair], done, concurrency_limit=4, api_visibility="private")
+    pair.change(lambda: None, None, done, **QUIET)  # it was written by another model
 
 
 def _evaluate(page: Page, pair: gr.Dropdown) -> None:
@@ -237,6 +242,7 @@ def _evaluate(page: Page, pair: gr.Dropdown) -> None:
         api_visibility="private",
         show_progress_on=scores,
     )
+    pair.change(lambda: ("", gr.update(value=None, visible=False), ""), None, [scores, picture, worst], **QUIET)
 
 
 def _about(page: Page, pair: gr.Dropdown, blocks: gr.Blocks) -> None:

@@ -12,7 +12,7 @@ import html
 import io
 import logging
 import math
-import os
+import random
 import shutil
 import tempfile
 import time
@@ -32,6 +32,7 @@ from nmt.errors import CheckpointError, DataError, NmtError
 from nmt.evaluate import TestSet, evaluate
 from nmt.explain import explain
 from nmt.formats import decode_lines
+from nmt.hardware import cores
 from nmt.recipe import Search
 from nmt.search import lp
 from nmt.service import Service
@@ -60,7 +61,7 @@ class Model:
     def load(cls, folders: str, changes: Sequence[str] = ()) -> Model:
         """`folders`: one or `runs/a+runs/b`. `changes`: `search.x=y`."""
         paths = split(folders)
-        spared = max(1, (os.cpu_count() or 1) - 1)  # a core for the server
+        spared = max(1, cores() - 1)  # one for the server
         translator = run.translator(folders, changes, threads=spared)
         return cls(" + ".join(path.resolve().name for path in paths), paths, Service(translator))
 
@@ -173,6 +174,8 @@ def settings(model: Model, beam: int, length: float, sampling: bool, temperature
     """The options of the page as a recipe's search."""
     method = "sample" if sampling else "beam"
     changes = {"method": method, "beam": int(beam), "length_penalty": length, "temperature": temperature}
+    if sampling:  # another text each time
+        changes["seed"] = random.randrange(2**31)
     return model.service.translator.settings.model_copy(update=changes)
 
 
@@ -268,6 +271,12 @@ class Page:
             gr.update(visible=work.translation.attention is not None),
         )
 
+    def turned(self, work: Work | None, looking: bool, source: str) -> tuple[Any, ...]:
+        """As `chosen` where another sentence than that of `source` was; else what is being written of it stays."""
+        if work is not None and work.chosen < len(work.done) and work.source == source:
+            return (gr.skip(),) * 5
+        return self.chosen(work, looking)
+
     def picture(self, work: Work | None) -> str | None:
         """The file of a picture of where the model looked, if it looks."""
         if work is None or work.chosen >= len(work.done) or (translation := work.translation).attention is None:
@@ -324,6 +333,10 @@ class Page:
     def complete(self, work: Work | None, beginning: str, source: str) -> tuple[Any, ...]:
         """The model goes on where the corrected beginning of the translation of `source` ends."""
         work = self.still(work, source)
+        if len(work.translation.source_tokens) > work.model.service.translator.settings.max_source:
+            raise refusal(
+                "The sentence is too long to be read at once, so the model cannot go on within it: write the rest"
+            )
         with told():
             asked = work.model.service.translate([work.source], 1, [limited(beginning)], True)
             work = work.corrected(*answers(asked))

@@ -117,13 +117,7 @@ def _first_column(cells: Sequence[str], language: str) -> list[Document]:
 
 def from_csv(text: str, language: str, name: str) -> Document:
     """Cells between commas, or semicolons, quoted where need be: the first of a row is the text. Raises DataError."""
-    head = text.partition("\n")[0]
-    mark = ";" if head.count(";") > head.count(",") else ","
-    try:
-        csv.field_size_limit(len(text) + 1)
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{name}: this is no CSV: {error}") from None
+    mark, rows = _cells(text, name)
     firsts = _first_column([row[0] if row else "" for row in rows], language)
 
     def join(translations: Iterator[str]) -> str:
@@ -134,6 +128,26 @@ def from_csv(text: str, language: str, name: str) -> Document:
         return out.getvalue()
 
     return Document([sentence for first in firsts for sentence in first.sentences], join)
+
+
+def _cells(text: str, name: str) -> tuple[str, list[list[str]]]:
+    """The rows of a CSV and what parts their cells: the mark by which all rows have as many, and more than one."""
+    csv.field_size_limit(len(text) + 1)
+    found, wrong = dict[str, list[list[str]]](), []
+    for mark in ";,":  # commas stand in texts between semicolons more often than these between commas
+        try:
+            found[mark] = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
+        except csv.Error as error:
+            wrong.append(error)
+    for mark, rows in found.items():
+        counts = {len(row) for row in rows if row}
+        if len(counts) == 1 and counts != {1}:
+            return mark, rows
+    if wrong and not any(len(row) > 1 for rows in found.values() for row in rows):
+        raise DataError(f"{name}: this is no CSV: {wrong[0]}")
+    head = text.partition("\n")[0]
+    mark = max(sorted(found), key=head.count)
+    return mark, found[mark]
 
 
 def from_subtitles(text: str, kind: str, name: str) -> Document:

@@ -152,6 +152,41 @@ def test_a_pressed_word_can_be_exchanged_by_keyboard(page: Any) -> None:
     page.wait_for_function("text => document.querySelector('#correction textarea').value == text", arg=after)
 
 
+def test_another_of_the_best_translations_leaves_no_choice_at_a_word(page: Any) -> None:
+    before = translate(page, LINES[0], 1)
+    words(page).nth(1).click()
+    page.locator("#others input").nth(1).wait_for()
+    page.get_by_role("radio", name=re.compile(r"\(-")).nth(1).check()
+    page.wait_for_function("text => document.querySelector('#target textarea').value != text", arg=before)
+    page.locator("#others input").first.wait_for(state="hidden")
+
+
+def test_what_is_being_written_stays_while_words_are_looked_at(page: Any) -> None:
+    translate(page, f"{LINES[0]}\n{LINES[1]}", 2)
+    page.fill("#correction textarea", "half written")
+    words(page, 0).nth(1).click()
+    page.locator("#others input").nth(1).wait_for()
+    page.wait_for_timeout(500)
+    assert page.input_value("#correction textarea") == "half written"
+    words(page, 1).nth(0).click()  # of another sentence
+    page.wait_for_function("document.querySelector('#correction textarea').value != 'half written'")
+    assert page.input_value("#sentence textarea") == LINES[1]
+
+
+def test_what_is_pressed_while_another_text_is_translated_comes_after_it(page: Any) -> None:
+    page.fill("#source textarea", "\n".join(LINES * 30))
+    page.click("#go")
+    page.wait_for_selector("#words .sentence")
+    page.fill("#source textarea", LINES[1])
+    page.click("#go")
+    page.wait_for_function("document.querySelectorAll('#words .sentence').length == 1")
+    page.wait_for_function(
+        "line => document.querySelector('#sentence textarea').value == line"
+        " && document.querySelector('#target textarea').value",
+        arg=LINES[1],
+    )
+
+
 def test_the_list_of_models_closes_when_the_keyboard_moves_on(page: Any) -> None:
     page.locator("#pair input").focus()
     page.get_by_role("option").first.wait_for()
@@ -254,6 +289,8 @@ def test_two_files_are_evaluated(page: Any, toy: Toy) -> None:
     assert page.locator("#scores dl").inner_text().count("nrefs:1|") == 4
     page.wait_for_selector(".worst dl")
     page.wait_for_function("document.querySelector('#by-length img')?.naturalWidth > 100")
+    choose(page, FIXED)  # of which these are not the scores
+    page.wait_for_function("!document.body.innerText.includes('nrefs:1')")
 
 
 def test_a_text_that_is_too_long_is_refused(page: Any) -> None:

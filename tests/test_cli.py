@@ -33,7 +33,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, toy_cache: Path)
 # ---- The frozen command line -----------------------------------------------------------------------------------------
 
 VERBS = {
-    "init": ([], {"--out", "--source-file", "--target-file", "--file", "--source", "--target"}),
+    "init": ([], {"--out", "--source-file", "--target-file", "--file", "--source", "--target", "--columns"}),
     "train": (["recipe"], {"--set", "--out", "--resume"}),
     "evaluate": (
         ["systems"],

@@ -137,6 +137,16 @@ def test_nothing_to_translate_is_no_error(page: Any) -> None:
         page.complete(None, "x", "")
 
 
+def test_within_a_sentence_that_was_cut_into_parts_the_model_cannot_go_on(
+    page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = translated(page, LINES[0])
+    translator = page.models[FIRST].service.translator
+    monkeypatch.setattr(translator, "settings", translator.settings.model_copy(update={"max_source": 1}))
+    with pytest.raises(gr.Error, match="too long to be read at once"):
+        page.complete(work, work.translation.text, work.source)
+
+
 def test_texts_from_outside_are_escaped(page: Any) -> None:
     html = list(page.translate("<img src=x onerror=alert(1)>", FIRST, 3, 1.0, 1, False, 1.0))[-1][1]
     assert "<img" not in html
@@ -154,13 +164,17 @@ def test_a_text_that_is_too_long_is_refused(page: Any) -> None:
         list(page.translate("x" * 20_001, FIRST, 3, 1.0, 1, False, 1.0))
 
 
-def test_options_reach_the_search(page: Any, toy: Toy) -> None:
+def test_options_reach_the_search(page: Any, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = iter([1, 1, 2, 3])
+    monkeypatch.setattr(page_module.random, "randrange", lambda below: next(seeds))
     assert len(translated(page, LINES[0], nbest=3).translation.alternatives) == 2
     changes = ["search.method=sample", "search.temperature=2.0", "search.beam=7", "search.length_penalty=0.5"]
     translator = Translator.load(toy.attention, threads=1).adjusted(changes)
     assert page_module.settings(page.models[FIRST], 7, 0.5, True, 2.0) == translator.settings
     work = list(page.translate(LINES[0], FIRST, 7, 0.5, 5, True, 2.0))[-1][2]
     assert work.translation.text == translator.translate(LINES[:1], nbest=5)[0].text
+    others = [list(page.translate(LINES[0], FIRST, 7, 0.5, 1, True, 2.0))[-1][2].translation.text for _ in range(2)]
+    assert len({work.translation.text, *others}) > 1, "at random is not always the same"
 
 
 def test_options_begin_as_the_recipe_has_them(toy: Toy) -> None:

@@ -94,6 +94,21 @@ def test_a_table_of_cells_gets_a_column(mark: str) -> None:
     assert upper(found) == expected
 
 
+@pytest.mark.parametrize(
+    ("table", "sentences"),
+    [
+        ("Yes, the dog sees.;Ja\nThe king, who is old, sleeps.;x\nHello.;y\n", ["Yes, the dog sees.", "Hello."]),
+        ('"Yes, he, she.";"a"\nNo, he.;b\n', ["Yes, he, she.", "No, he."]),
+        ('"Yes; no.",a\nNo.,b\n', ["Yes; no.", "No."]),
+        ("Yes, no.;a,b\nNo, yes.;c\n", ["Yes, no.", "No, yes."]),
+        ("One.\nTwo.\n", ["One.", "Two."]),
+    ],
+)
+def test_what_parts_the_cells_is_what_all_rows_have_as_often(table: str, sentences: list[str]) -> None:
+    found = read("a.csv", table.encode(), "en").sentences
+    assert [one for one in found if one in sentences] == sentences
+
+
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ",")])
 def test_a_heading_is_not_translated(name: str, mark: str) -> None:
     for head in ("en", "Source"):
