@@ -117,9 +117,9 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
         another.then(lambda: NOTHING, None, others, **QUIET)
     pressed = words.click(page.pressed, work, [work, words, others], **QUIET)
     pressed.then(None, js=NEAR)
+    pressed.then(page.turned, [work, looking, sentence], detail, **QUIET)
     frame.expand(lambda work: (True, page.picture(work)), work, [looking, picture], **QUIET)
     frame.collapse(lambda: False, None, looking, **QUIET)
-    pressed.then(page.turned, [work, looking, sentence], detail, **QUIET)
     for change in (
         accepted,
         ranked,

@@ -273,7 +273,7 @@ class Page:
 
     def turned(self, work: Work | None, looking: bool, source: str) -> tuple[Any, ...]:
         """As `chosen` where another sentence than that of `source` was; else what is being written of it stays."""
-        if work is not None and work.chosen < len(work.done) and work.source == source:
+        if work is not None and work.source == source:
             return (gr.skip(),) * 5
         return self.chosen(work, looking)
 

@@ -208,7 +208,7 @@ def _table(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
         left, right = head[1].index(names[0]), head[1].index(names[1])
     elif half := {name.strip().lower() for name in head[1]} & {language.lower() for language in languages}:
         raise MissingColumnsError(
-            f"{path}: line {head[0]}: '{half.pop()}' is the name of a language, but '{languages[0]}' and "
+            f"{path}: line {head[0]}: '{min(half)}' is the name of a language, but '{languages[0]}' and "
             f"'{languages[1]}' are not both among {', '.join(head[1])}: name the two in data.columns (nmt init "
             "--columns SOURCE TARGET); if this is a pair of sentences, put a line above it that names the columns"
         )

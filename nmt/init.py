@@ -86,6 +86,8 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     """
     if out.exists():
         raise CallError(f"--out {out}: it is there already: name another file, or remove it")
+    if columns and len(files) == 2:
+        raise CallError("--columns: two text files have none: leave it out, or give a table with --file")
     languages = _languages(files, source, target)
     folder = files[0].parent
     names = [file.name if file.parent == folder else str(file.resolve()) for file in files]
@@ -94,12 +96,13 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     pairs = corpus.load(names[0] if len(names) == 1 else names, *languages, path=str(folder), columns=columns)
     count, apart = holdout.different(pairs)
     if apart < FEWEST:
-        rest = len(pairs) - apart
-        why = f" (the other {rest:,} have an empty side, two equal ones or one of another pair)" if rest else ""
+        others = len(pairs) - apart
+        why = f" (the other {others:,} have an empty side, two equal ones or one of another pair)" if others else ""
         raise DataError(f"{pairs.name}: {apart} pairs are too few to learn from: find {FEWEST} or more{why}")
     say(f"{_counted(pairs, count)}, {' to '.join(languages)}, first: {shown(pairs.source[0], pairs.target[0])}")
-    held = max(1, min(MOST_HELD, apart // HELD)) if _stands_alone(languages, folder, names) else 0
-    text = _text(pairs, count, languages, folder, names, columns, held)
+    held = max(1, min(MOST_HELD, apart // HELD)) if _stands_alone(languages, folder, names, columns) else 0
+    rest = holdout.load(pairs, held, "train") if held else pairs
+    text = _text(pairs, count, rest, languages, _data(languages, folder, names, columns, held))
     recipe.parse(yaml.safe_load(text), str(out))  # what is written can be read
     write_text(out, text)
     return text
@@ -128,12 +131,12 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
     return found[0], found[1]
 
 
-def _stands_alone(languages: Pair, folder: Path, names: Sequence[str]) -> bool:
+def _stands_alone(languages: Pair, folder: Path, names: Sequence[str], columns: Pair | None) -> bool:
     """Whether no valid and test sets lie beside the corpus."""
     missing = []
     for split in ("valid", "test"):
         try:
-            corpus.load(split, *languages, path=str(folder))
+            corpus.load(split, *languages, path=str(folder), columns=columns)
         except corpus.MissingSplitError:
             missing.append(split)
     if len(missing) == 1:
@@ -155,18 +158,25 @@ def _counted(pairs: Corpus, count: int) -> str:
     return f"{len(pairs):,} pairs" + (f", {count:,} of them different" if count < len(pairs) else "")
 
 
-def _text(
-    pairs: Corpus, count: int, languages: Pair, folder: Path, names: list[str], columns: Pair | None, held: int
-) -> str:
-    """The recipe, with its reasons; `count` pairs are different, `held` to be held out for valid, as many for test."""
+def _data(languages: Pair, folder: Path, names: Sequence[str], columns: Pair | None, held: int) -> str:
+    """The section `data` of the recipe: where the pairs are, `held` of them for valid and as many for test."""
+    train = names[0] if len(names) == 1 else names
+    section = {"source": languages[0], "target": languages[1], "path": os.path.abspath(folder), "train": train}
+    if columns:
+        section["columns"] = columns
+    lines = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()]
+    if held:
+        lines.append(f"  hold_out: {held}  # pairs taken out for valid, and as many for test")
+    return "\n".join(["data:", *lines])
+
+
+def _text(pairs: Corpus, count: int, rest: Corpus, languages: Pair, data: str) -> str:
+    """The recipe, with its reasons. Of `pairs` `count` are different, and `rest` are left to train on."""
     plan = next(plan for plan in PLANS if count <= plan.pairs)
     sample = _sample(pairs)
     words = [_words(side) for side in sample]
     altered = tokenizer.altered(sample[1], recipe.Tokenizer().normalization) / len(sample[1])
-    pieces, rare, joint = _vocabulary(
-        holdout.load(pairs, held, "train") if held else pairs, plan.pieces, _alike(*sample)
-    )
-    hold_out = f"\n  hold_out: {held}  # pairs taken out for valid, and as many for test" if held else ""
+    pieces, rare, joint = _vocabulary(rest, plan.pieces, _alike(*sample))
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * max(1.0, words[1])))))
     length = max(words[1], sum(map(len, sample[1])) / len(sample[1]) / LETTERS)  # pieces of a target sentence, about
     updates = count * (length + 1) / plan.batch_tokens  # in an epoch
@@ -177,24 +187,12 @@ def _text(
     guided = f"\n  guided_attention: {GUIDED}  # a lexicon shows where the words are" if plan.guided else ""
     sampled = f"\n  subword_sampling: {SAMPLING}  # other pieces of the same words each time" if plan.sampled else ""
     said = f"{_counted(pairs, count)}, {words[0]:.1f} and {words[1]:.1f} words a sentence on average"
-    train = json.dumps(names[0] if len(names) == 1 else names, ensure_ascii=False)
-    called = f"\n  columns: {json.dumps(columns, ensure_ascii=False)}" if columns else ""
-    metric = (
-        "\n  metric: chrf  # BLEU, of four words in a row, says little of so short sentences"
-        if words[1] < SHORT
-        else ""
-    )
-    as_is = (
-        f"\n  normalization: identity  # another would rewrite {altered:.0%} of the target" if altered > ALTERED else ""
-    )
+    metric = "\n  metric: chrf  # BLEU counts four words in a row" if words[1] < SHORT else ""
+    as_is = f"\n  normalization: identity  # else {altered:.0%} of the target is rewritten" if altered > ALTERED else ""
     return f"""\
 # {languages[0]} to {languages[1]}: {said}.{few}
 # Written by `nmt init` from what is in the corpus. Change what you like; `nmt info` says what it makes of the model.
-data:
-  source: {json.dumps(languages[0], ensure_ascii=False)}
-  target: {json.dumps(languages[1], ensure_ascii=False)}
-  path: {json.dumps(os.path.abspath(folder), ensure_ascii=False)}
-  train: {train}{called}{hold_out}
+{data}
 tokenizer:
   model: unigram
   vocab_size: {pieces}  # pieces; of more each is seen less often{RARE if rare else ""}{as_is}

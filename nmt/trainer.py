@@ -244,13 +244,14 @@ class Trainer(Generic[B]):
         at = self.position
         with self._averaged():
             figures = dict(self.validate(False))
-            score = float(figures[self.settings.metric])
+            score, loss = float(figures[self.settings.metric]), float(figures["loss"])
             sign = -1 if self.settings.metric == "perplexity" else 1
             # equal scores are told apart by the loss: BLEU of very short sentences is 0 for long
-            merit = (sign * score, -float(figures["loss"]))
-            better = math.isfinite(score) and (at.best is None or merit > (sign * at.best, -at.best_loss))
+            better = math.isfinite(score) and (
+                at.best is None or (sign * score, -loss) > (sign * at.best, -at.best_loss)
+            )
             if better:
-                at.best, at.best_loss, at.best_updates, at.since_best = score, -merit[1], at.updates, 0
+                at.best, at.best_loss, at.best_updates, at.since_best = score, loss, at.updates, 0
             else:
                 at.since_best += 1
                 at.plateau *= 0.5 if self.settings.schedule == "plateau" else 1.0

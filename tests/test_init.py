@@ -174,6 +174,24 @@ def test_of_a_large_corpus_a_part_is_looked_at_and_allows_as_many_pieces_as_it_d
     material.train_tokenizers(made, material.load_split(made.data, "train"))
 
 
+def test_a_large_corpus_whose_part_allows_it_gets_the_pieces_of_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(init, "SAMPLE", 500)
+    monkeypatch.setattr(init, "PLANS", (replace(init.PLANS[0], pairs=1e9, pieces=60),))
+    init.write([write("p.en", 1_000), write("p.de", 1_000)], None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml")
+    source, _ = material.train_tokenizers(made, material.load_split(made.data, "train"))
+    assert source.vocab == made.tokenizer.vocab_size == 60
+
+
+def test_sets_beside_a_table_have_its_columns() -> None:
+    for split, first in (("train", 0), ("valid", 60), ("test", 80)):
+        rows = "".join(f"{row}\t{line}\t{line} s\n" for row, line in enumerate(lines(100)[first : first + 60]))
+        Path(f"{split}.tsv").write_text(f"en\ttext\twords\n{rows}")
+    init.write([Path("train.tsv")], "en", "sw", Path("my.yaml"), ("text", "words"))
+    made = recipe.load("my.yaml").data
+    assert (made.hold_out, len(material.load_split(made, "test"))) == (0, 20)
+
+
 def test_sets_with_other_names_are_not_passed_over_in_silence() -> None:
     files = [
         write(f"my/{split}.{side}.txt", 80, letters)
@@ -322,6 +340,8 @@ def test_what_is_wrong_is_said_and_nothing_is_written() -> None:
         with pytest.raises(kind, match=message):
             init.write(files, None, None, Path("my.yaml"))
     assert not Path("my.yaml").exists()
+    with pytest.raises(CallError, match="--columns: two text files have none"):
+        init.write([english, german], None, None, Path("my.yaml"), ("a", "b"))
     with pytest.raises(CallError, match="--source and --target are both 'en'"):
         init.write([english, german], "en", "en", Path("my.yaml"))
     with pytest.raises(CallError, match=r"taken\.yaml: it is there already"):
