@@ -25,7 +25,7 @@ from nmt.progress import say
 from nmt.recipe import Search
 
 from . import view
-from .page import DAY, NOTHING, Model, Page, options
+from .page import DAY, NOTHING, Model, Page, Turn, options
 
 HERE = Path(__file__).parent
 LARGEST = "5mb"  # of a file
@@ -73,7 +73,7 @@ def build(page: Page) -> gr.Blocks:
 def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
     model = next(iter(page.models.values()))
     source_language, target_language = map(view.language, model.languages)
-    work, looking = gr.State(), gr.State(value=False)
+    work, looking, turn = gr.State(), gr.State(value=False), gr.State(Turn())  # each visitor gets a copy
     size: Any = {"lines": 6, "max_lines": 16, "min_width": 240}  # on a phone one below the other
     with gr.Row():
         source = gr.Textbox(
@@ -105,11 +105,13 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
     details: Any = {"fn": page.chosen, "inputs": [work, looking], "outputs": detail, **QUIET}
     shows: Any = {"outputs": [target, words, work, others], "trigger_mode": "always_last", **QUIET}
     for event in (go.click, source.submit):
-        event(page.translate, [source, pair, *search], **shows).then(**details)
-    pair.input(page.cleared, pair, [target, words, work, others], **QUIET).then(**details)
+        event(page.translate, [source, pair, turn, *search], **shows).then(**details)
+    pair.input(page.cleared, [pair, turn], [target, words, work, others], **QUIET).then(**details)
     chosen = [source, target, swap, legend, beam, length, sampling, temperature]
     pair.change(page.picked, pair, chosen, **QUIET)
-    swap.click(page.swap, [pair, source, target], [pair, source, target, words, work, others], **QUIET).then(**details)
+    swap.click(page.swap, [pair, source, target, turn], [pair, source, target, words, work, others], **QUIET).then(
+        **details
+    )
     accepted = accept.click(page.accept, [work, correction, sentence], shown, **QUIET)
     ranked = best.input(page.ranked, [work, best], shown, **QUIET)
     completed = complete.click(page.complete, [work, correction, sentence], shown, js=CURSOR, **QUIET)

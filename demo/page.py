@@ -16,12 +16,13 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as LateError
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -35,7 +36,7 @@ from nmt.formats import decode_lines
 from nmt.hardware import cores
 from nmt.recipe import Search
 from nmt.search import lp
-from nmt.service import Service
+from nmt.service import BusyError, Service
 from nmt.translate import Translation
 
 from . import view
@@ -43,10 +44,13 @@ from . import view
 LONGEST = 20_000  # letters of a text
 FIRST = "Translate something first"
 PATIENCE = 600.0  # seconds until an answer is given up
+PAUSE = 0.5  # seconds until a busy service is asked again
 NOTHING = gr.update(choices=[], value=None, visible=False)  # to choose from
 MOST = 8  # to choose from
 MOST_EVALUATED = 10_000  # lines; its intervals take 0.7 GB for so many
 DAY = 86_400  # seconds
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,17 @@ class Model:
     @property
     def attends(self) -> bool:
         return self.service.translator.recipe.model.attention != "none"
+
+
+class Turn:
+    """What a visitor waits for: the translation that was begun last, and none once another model is chosen."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def begin(self) -> int:
+        self.number += 1
+        return self.number
 
 
 @dataclass(frozen=True)
@@ -114,9 +129,9 @@ class Work:
         places = self.kept | {self.chosen} if kept else self.kept - {self.chosen}
         return replace(self, done=tuple(done), kept=places, others=())
 
-    def shown(self) -> str:
-        """The sentences as HTML."""
-        waiting = len(self.document.sentences) - len(self.done)
+    def shown(self, more: bool = True) -> str:
+        """The sentences as HTML; whether more are to come."""
+        waiting = len(self.document.sentences) - len(self.done) if more else 0
         knows = self.model.service.translator.members[0].source.knows
         shown = [explain(one, knows) for one in self.done]
         return view.sentences(shown, self.model.languages, waiting, self.chosen, self.kept)
@@ -151,6 +166,18 @@ def answers(futures: Sequence[Future[Any]]) -> Iterator[Any]:
     finally:
         for future in futures:
             future.cancel()
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """What `ask` gives, as soon as the service has room for it: for work that has begun and would be lost."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return ask()
+        except BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(PAUSE)
 
 
 def chance(translation: Translation, place: int) -> float | None:
@@ -215,20 +242,32 @@ class Page:
             *options(self.models[label].service.translator.settings),
         )
 
-    def cleared(self, label: str) -> tuple[Any, ...]:
-        """Nothing is left of what another model wrote."""
+    def cleared(self, label: str, turn: Turn) -> tuple[Any, ...]:
+        """Nothing is left of what another model wrote, or is writing."""
+        turn.begin()
         return "", view.sentences([], self.models[label].languages, 0), None, NOTHING
 
-    def swap(self, label: str, source: str, target: str) -> tuple[Any, ...]:
+    def swap(self, label: str, source: str, target: str, turn: Turn) -> tuple[Any, ...]:
         """The opposite direction, with the translation as its source; nothing of the old one stays."""
         other = self.opposite(label) or label
-        return other, target or source, *self.cleared(other)
+        return other, target or source, *self.cleared(other, turn)
 
     def translate(
-        self, text: str, label: str, beam: int, length: float, nbest: int, sampling: bool, temperature: float
-    ) -> Iterator[tuple[str, str, Work | None, Any]]:
-        """Translate a text; its sentences are shown as they come, those that come together at once."""
-        model = self.models[label]
+        self,
+        text: str,
+        label: str,
+        turn: Turn,
+        beam: int,
+        length: float,
+        nbest: int,
+        sampling: bool,
+        temperature: float,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Translate a text; its sentences are shown as they come, those that come together at once.
+
+        It ends where it is no longer its turn, and leaves the page as it is then.
+        """
+        model, number = self.models[label], turn.begin()
         with told():
             work = Work(model, document.from_text(limited(text), model.languages[0]))
             if not work.document.sentences:
@@ -239,13 +278,21 @@ class Page:
             count = int(nbest) if sampling else min(int(nbest), int(beam))  # more would widen the beam
             yield "", work.shown(), None, NOTHING
             sentences, some = work.document.sentences, model.service.room // 4  # which leaves others theirs
-            for start in range(0, len(sentences), some):
-                asked = model.service.translate(sentences[start : start + some], count, None, True, search)
-                for place, translation in enumerate(answers(asked), start=1):
-                    work = replace(work, done=(*work.done, translation))
-                    if place == len(asked) or not asked[place].done():
-                        whole = len(work.done) == len(sentences)  # before, nothing can be changed that comes too late
-                        yield work.text, work.shown(), work if whole else None, NOTHING
+            try:
+                for start in range(0, len(sentences), some):
+                    ask = partial(model.service.translate, sentences[start : start + some], count, None, True, search)
+                    asked = patiently(ask) if start else ask()
+                    for place, translation in enumerate(answers(asked), start=1):
+                        if turn.number != number:
+                            yield (gr.skip(),) * 4
+                            return
+                        work = replace(work, done=(*work.done, translation))
+                        if place == len(asked) or not asked[place].done():
+                            whole = len(work.done) == len(sentences)  # before, a change would be lost
+                            yield work.text, work.shown(), work if whole else None, NOTHING
+            except (NmtError, LateError):
+                yield work.text, work.shown(more=False), None, NOTHING
+                raise
             if cut := sum(len(one.source_tokens) > search.max_source for one in work.done):
                 gr.Warning(
                     f"Longer than this model can read at once: {cut} of {len(sentences)} sentences. They were cut into "
@@ -501,5 +548,5 @@ def all_of(model: Model, lines: Sequence[str], progress: gr.Progress) -> list[st
     for start in range(0, len(lines), model.service.batch):
         progress((start, len(lines)), unit="sentences")
         some = lines[start : start + model.service.batch]
-        found += [one.text for one in answers(model.service.translate(some))]
+        found += [one.text for one in answers(patiently(partial(model.service.translate, some)))]
     return found

@@ -62,7 +62,7 @@ __all__ = [
     "stored",
 ]
 
-VERSION = 1  # raise it when the same files would give other pairs
+VERSION = 2  # raise it when the same files would give other pairs
 ALSO = {"valid": ("validation", "dev")}  # other names of a split
 
 

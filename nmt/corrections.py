@@ -2,7 +2,8 @@
 
     corrections/en-de.tsv    the columns en, de, time, model; `nmt tune` learns from it
 
-A row is added in one write under a lock, so that nothing is lost or torn when several visitors correct at once.
+A row is added in one write under a lock, so that nothing is lost or torn when several visitors correct at once. Of the
+rows of one source the last counts, for whoever reads the file (see `nmt.formats`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from nmt.errors import DataError
-from nmt.formats import one_line
+from nmt.formats import CORRECTED, one_line
 
 if sys.platform != "win32":
     import fcntl
 
 
 def append(folder: Path, languages: tuple[str, str], source: str, target: str, model: str) -> tuple[Path, bool]:
-    """Add a pair to the file of its languages; the file, and whether the pair is new there.
+    """Add a pair to the file of its languages; the file, and whether it was not there as the last of its source.
 
     Raises DataError where it cannot be written, is empty, or is no text.
     """
@@ -38,9 +39,10 @@ def append(folder: Path, languages: tuple[str, str], source: str, target: str, m
             if sys.platform != "win32":
                 fcntl.flock(handle, fcntl.LOCK_EX)
             kept = path.read_bytes()
-            if any(line.startswith(f"{pair}\t".encode()) for line in kept.splitlines()):
+            same = (line for line in reversed(kept.splitlines()) if line.startswith(f"{fields[0]}\t".encode()))
+            if next(same, b"").startswith(f"{pair}\t".encode()):
                 return path, False
-            head = "" if kept else "\t".join([*languages, "time", "model"]) + "\n"
+            head = "" if kept else "\t".join([*languages, *CORRECTED]) + "\n"
             end = "" if kept.endswith(b"\n") or not kept else "\n"  # which an editor may have left out
             try:
                 if os.write(handle, added := (end + head + row).encode()) < len(added):

@@ -20,12 +20,13 @@ from itertools import accumulate, pairwise
 from pathlib import PurePath
 
 from nmt.errors import DataError
-from nmt.formats import decode_lines
+from nmt.formats import BOM, decode_lines
 
 SUBTITLES = (".srt", ".vtt")
 SUFFIXES = (".txt", ".tsv", ".csv", *SUBTITLES)
 HEADINGS = ("source", "text", "sentence")  # of a first column, beside the code of its language
 HEADING = "translation"
+STRETCH = 20_000  # letters cut at once: where quotes are not closed the time for it grows with their square
 
 _SOLID = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH")
 _OTHER_SPACES = re.compile(r"[^\S ]")
@@ -81,17 +82,27 @@ def _line(parts: Sequence[tuple[str, str, str]], texts: Sequence[str]) -> str:
 
 def _cut(line: str, language: str) -> list[tuple[str, str, str]]:
     """The sentences of a line, each with the space before and after it."""
-    import sentencex  # type: ignore[import-untyped]
-
-    # other spaces than the plain one can make it panic: `Plan B\u00a0.`
-    plain = _OTHER_SPACES.sub(" ", line)
-    sizes = map(len, sentencex.segment(language, plain) if line.strip() else [line])
+    sizes = _sizes(line, language) if line.strip() else [len(line)]
     found = []
     for start, end in pairwise(accumulate(sizes, initial=0)):
         match = _AROUND.fullmatch(line[start:end])
         assert match is not None
         found.append((match[1], match[2], match[3]))
     return found
+
+
+def _sizes(line: str, language: str) -> Iterator[int]:
+    """The letters of each sentence, with the space around it."""
+    import sentencex  # type: ignore[import-untyped]
+
+    # other spaces than the plain one can make it panic: `Plan B\u00a0.`
+    plain, start = _OTHER_SPACES.sub(" ", line), 0
+    while start < len(plain):
+        found = sentencex.segment(language, plain[start : start + STRETCH])
+        if start + STRETCH < len(plain):
+            found = found[:-1] or found  # the last may go on
+        yield from map(len, found)
+        start += sum(map(len, found))
 
 
 def from_table(text: str, language: str) -> Document:
@@ -172,13 +183,20 @@ def from_subtitles(text: str, kind: str, name: str) -> Document:
 
 
 def read(name: str, content: bytes, language: str) -> Document:
-    """The document in a file called `name`. Raises DataError for another kind, and for what is not its kind."""
+    """The document in a file called `name`, with its byte-order mark and its line ends.
+
+    Raises DataError for another kind, and for what is not its kind.
+    """
     suffix = PurePath(name).suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{name}: of files, {', '.join(SUFFIXES)} can be translated: save it as one of these")
     text = "\n".join(decode_lines(io.BytesIO(content), name)) + "\n" * content.endswith(b"\n")
     if suffix in SUBTITLES:
-        return from_subtitles(text, suffix, name)
-    if suffix == ".csv":
-        return from_csv(text, language, name)
-    return (from_table if suffix == ".tsv" else from_text)(text, language)
+        found = from_subtitles(text, suffix, name)
+    elif suffix == ".csv":
+        found = from_csv(text, language, name)
+    else:
+        found = (from_table if suffix == ".tsv" else from_text)(text, language)
+    mark = "\ufeff" * content.startswith(BOM)
+    end = "\r\n" if content.count(b"\r\n") * 2 > content.count(b"\n") else "\n"  # as most lines end
+    return Document(found.sentences, lambda translations: mark + found._join(translations).replace("\n", end))

@@ -1,7 +1,7 @@
 """Sentence pairs out of files, strictly: what is wrong is an error with file and line, never a silent repair.
 
     train.en, train.de    two text files, a sentence a line, the same number of lines
-    .tsv, .csv            two columns of many; TSV has no quoting, CSV the usual one
+    .tsv, .csv            two columns of many; TSV has no quoting, CSV the usual one; of corrections the last ones
     .jsonl, .json         an object a line, or one array of objects; also `{"translation": {"en": ..., "de": ...}}`
     .parquet              two columns of text, or a `translation` of both
     .tmx                  translation memories, read as a stream; codes of the layout are dropped, the words kept
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]  # source and target: a sentence, a language, a column
 
 PACKED = (".gz", ".xz", ".zst")
+CORRECTED = ("time", "model")  # the columns that tell a table of corrections, where the last of a source counts
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _BREAK = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 _CODES = ("bpt", "ept", "ph", "it", "ut")  # TMX 1.4b, section 3.4: native codes, not words
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -57,7 +58,10 @@ def read_pairs(files: Sequence[Path], languages: Pair, columns: Pair | None = No
     elif reader := READERS.get(kind(files[0].name)):
         pairs = reader(files[0], languages, columns)
     else:
-        raise DataError(f"{files[0]}: no known format: name one of {', '.join(READERS)} or two text files")
+        raise DataError(
+            f"{files[0]}: no known format: name one of {', '.join(READERS)}, or two text files where two can be named "
+            f"(`paste {files[0].name} OTHER > pairs.tsv` makes one of them)"
+        )
     first = next(pairs, None)
     if first is None:
         raise DataError(f"{' and '.join(map(str, files))}: empty, no sentence pairs in it")
@@ -87,7 +91,7 @@ def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
         if number == 1:
             if line.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise DataError(f"{name}: this is UTF-16: make it UTF-8, for instance iconv -f UTF-16 -t UTF-8")
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(BOM)
         if b"\0" in line:
             raise DataError(f"{name}: line {number}: a NUL byte: this is no plain text, or it is damaged")
         if b"\r" in line:
@@ -214,6 +218,8 @@ def _table(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
         )
     else:
         rows = chain([head], rows)
+    if set(CORRECTED) <= set(head[1][2:]):
+        rows = iter({row[0]: (number, row) for number, row in rows}.values())
     needed = max(left, right) + 1
     for number, row in rows:
         if len(row) < needed:

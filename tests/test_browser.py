@@ -187,6 +187,19 @@ def test_what_is_pressed_while_another_text_is_translated_comes_after_it(page: A
     )
 
 
+@pytest.mark.parametrize("how", ["model", "swap"])
+def test_what_is_being_translated_does_not_come_into_the_page_of_another_model(page: Any, how: str) -> None:
+    page.fill("#source textarea", "\n".join(LINES * 100))
+    page.click("#go")
+    page.wait_for_selector("#words .sentence")
+    choose(page, FIXED) if how == "model" else page.get_by_role("button", name="Swap").click()
+    page.wait_for_function("!document.querySelector('#words .sentence')")
+    page.wait_for_timeout(3000)
+    assert page.locator("#words .sentence").count() == 0
+    assert page.input_value("#target textarea") == ""
+    assert translate(page, LINES[0], 1)
+
+
 def test_the_list_of_models_closes_when_the_keyboard_moves_on(page: Any) -> None:
     page.locator("#pair input").focus()
     page.get_by_role("option").first.wait_for()

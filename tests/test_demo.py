@@ -25,7 +25,7 @@ from nmt import checkpoint, serve
 from nmt.errors import CallError
 from nmt.explain import explain
 from nmt.recipe import changed
-from nmt.service import Service
+from nmt.service import BusyError, Service
 from nmt.translate import Translator
 
 gr = pytest.importorskip("gradio", reason="the page needs gradio: pip install -e .[demo]")
@@ -51,9 +51,25 @@ def page(models: list[Any], tmp_path: Path) -> Any:
     return page_module.Page(models, tmp_path / "corrections", tmp_path / "scratch")
 
 
+def asked(
+    page: Any,
+    text: str,
+    label: str = FIRST,
+    beam: int = 3,
+    length: float = 1.0,
+    nbest: int = 1,
+    sampling: bool = False,
+    temperature: float = 1.0,
+    turn: Any = None,
+) -> Iterator[Any]:
+    """What a visitor sees who asks for a translation, one after the other."""
+    turn = turn or page_module.Turn()
+    return page.translate(text, label, turn, beam, length, nbest, sampling, temperature)  # type: ignore[no-any-return]
+
+
 def translated(page: Any, text: str, label: str = FIRST, nbest: int = 1) -> Any:
     """The work that is left when a text was translated."""
-    *_, (whole, _, work, _) = page.translate(text, label, 3, 1.0, nbest, False, 1.0)
+    *_, (whole, _, work, _) = asked(page, text, label, nbest=nbest)
     assert work is None or whole == work.text
     return work
 
@@ -71,7 +87,7 @@ def words_of(html: str) -> list[str]:
 
 def test_the_translation_appears_as_it_comes_and_keeps_its_lines(page: Any, toy: Toy) -> None:
     text = f"{LINES[0]}. {LINES[1]}.\n\n  {LINES[2]}"
-    steps = list(page.translate(text, FIRST, 3, 1.0, 1, False, 1.0))
+    steps = list(asked(page, text))
     shown = [html.count('class="sentence') for _, html, *_ in steps]
     assert (shown[0], shown[-1]) == (0, 3)
     assert shown == sorted(set(shown))
@@ -89,7 +105,7 @@ def test_sentences_that_come_one_by_one_are_shown_one_by_one_those_that_come_at_
     found = page.models[FIRST].service.translator.translate(LINES[:4])
     replies: list[Future[Any]] = [Future() for _ in found]
     monkeypatch.setattr(page.models[FIRST].service, "translate", lambda *_: replies)
-    steps = page.translate(". ".join(LINES[:4]), FIRST, 3, 1.0, 1, False, 1.0)
+    steps = asked(page, ". ".join(LINES[:4]))
     shown = [len(next(steps)[1].split('class="sentence')) - 1]
     for group in ([0], [1], [2, 3]):
         for place in group:
@@ -103,7 +119,7 @@ def test_nothing_can_be_changed_before_all_is_there_and_a_long_text_leaves_room(
     service = Service(models[0].service.translator, room=8)
     page.models[FIRST] = replace(models[0], service=service)
     try:
-        steps = list(page.translate(". ".join(LINES[:10]), FIRST, 1, 1.0, 3, False, 1.0))
+        steps = list(asked(page, ". ".join(LINES[:10]), beam=1, nbest=3))
     finally:
         service.close()
     assert len(steps) >= 5, "two sentences at a time"
@@ -115,8 +131,56 @@ def test_nothing_can_be_changed_before_all_is_there_and_a_long_text_leaves_room(
     assert not any(one.alternatives for one in work.done), "1 is greedy, whatever the alternatives"
 
 
+def test_what_another_model_is_writing_ends_where_it_is_no_longer_wanted(
+    page: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = page.models[FIRST].service.translator.translate(LINES[:4])
+    for leave in (
+        lambda turn: page.cleared(SECOND, turn),
+        lambda turn: page.swap(FIRST, "", "", turn),
+        lambda turn: next(asked(page, LINES[4], SECOND, turn=turn)),
+    ):
+        replies: list[Future[Any]] = [Future() for _ in found]
+        monkeypatch.setattr(page.models[FIRST].service, "translate", lambda *_, replies=replies: replies)
+        steps = asked(page, ". ".join(LINES[:4]), turn=(turn := page_module.Turn()))
+        next(steps)
+        replies[0].set_result(found[0])
+        assert next(steps)[0], "a first sentence is there"
+        leave(turn)
+        replies[1].set_result(found[1])
+        assert all(one == gr.skip() for one in next(steps))
+        assert list(steps) == []
+        assert [one.cancelled() for one in replies] == [False, False, True, True]
+
+
+def test_work_that_has_begun_waits_for_room(page: Any, models: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "PAUSE", 0.01)
+    service = page.models[FIRST].service
+    real, calls = service.translate, iter(range(1000))
+
+    def busy(*given: Any) -> Any:
+        if next(calls) % 3:
+            raise BusyError("busy: try again")
+        return real(*given)
+
+    monkeypatch.setattr(service, "translate", busy)
+    monkeypatch.setattr(service, "room", 8)
+    monkeypatch.setattr(service, "batch", 2)
+    expected = [one.text for one in models[0].service.translator.translate(LINES)]
+    assert translated(page, "\n".join(LINES)).text == "\n".join(expected)
+    assert page_module.all_of(page.models[FIRST], LINES, lambda *_, **__: None) == expected
+    monkeypatch.setattr(page_module, "PATIENCE", 0.05)
+    calls = iter([0, *[1] * 1000])
+    steps, seen = asked(page, "\n".join(LINES)), list[Any]()
+    with pytest.raises(gr.Error, match="busy: try again"):
+        seen.extend(steps)
+    assert seen[-1][0].strip() == "\n".join(expected[:2])
+    assert "6 more" in seen[-2][1]
+    assert "more to translate" not in seen[-1][1]
+
+
 def test_what_another_model_wrote_does_not_stay_under_its_name(page: Any) -> None:
-    target, words, work, others = page.cleared(list(page.models)[1])
+    target, words, work, others = page.cleared(list(page.models)[1], page_module.Turn())
     assert (target, work, others["choices"]) == ("", None, [])
     assert 'class="sentence' not in words
 
@@ -131,7 +195,7 @@ def test_what_was_made_a_day_ago_is_removed(page: Any) -> None:
 
 
 def test_nothing_to_translate_is_no_error(page: Any) -> None:
-    assert list(page.translate(" \n", FIRST, 3, 1.0, 1, False, 1.0))[-1][2] is None
+    assert list(asked(page, " \n"))[-1][2] is None
     assert page.chosen(None, False)[:2] == ("", "")
     with pytest.raises(gr.Error, match="Translate something first"):
         page.complete(None, "x", "")
@@ -148,20 +212,20 @@ def test_within_a_sentence_that_was_cut_into_parts_the_model_cannot_go_on(
 
 
 def test_texts_from_outside_are_escaped(page: Any) -> None:
-    html = list(page.translate("<img src=x onerror=alert(1)>", FIRST, 3, 1.0, 1, False, 1.0))[-1][1]
+    html = list(asked(page, "<img src=x onerror=alert(1)>"))[-1][1]
     assert "<img" not in html
     assert "&lt;" in html
 
 
 def test_words_of_unknown_letters_are_marked(page: Any) -> None:
-    html = list(page.translate("kala собака", FIRST, 3, 1.0, 1, False, 1.0))[-1][1]
+    html = list(asked(page, "kala собака"))[-1][1]
     assert re.search(r"<span[^>]*never saw[^>]*>собака</span>", html)
     assert re.search(r'<span data-word="0">kala</span>', html)
 
 
 def test_a_text_that_is_too_long_is_refused(page: Any) -> None:
     with pytest.raises(gr.Error, match="at most 20,000"):
-        list(page.translate("x" * 20_001, FIRST, 3, 1.0, 1, False, 1.0))
+        list(asked(page, "x" * 20_001))
 
 
 def test_options_reach_the_search(page: Any, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +235,9 @@ def test_options_reach_the_search(page: Any, toy: Toy, monkeypatch: pytest.Monke
     changes = ["search.method=sample", "search.temperature=2.0", "search.beam=7", "search.length_penalty=0.5"]
     translator = Translator.load(toy.attention, threads=1).adjusted(changes)
     assert page_module.settings(page.models[FIRST], 7, 0.5, True, 2.0) == translator.settings
-    work = list(page.translate(LINES[0], FIRST, 7, 0.5, 5, True, 2.0))[-1][2]
+    work = list(asked(page, LINES[0], FIRST, 7, 0.5, 5, True, 2.0))[-1][2]
     assert work.translation.text == translator.translate(LINES[:1], nbest=5)[0].text
-    others = [list(page.translate(LINES[0], FIRST, 7, 0.5, 1, True, 2.0))[-1][2].translation.text for _ in range(2)]
+    others = [list(asked(page, LINES[0], FIRST, 7, 0.5, 1, True, 2.0))[-1][2].translation.text for _ in range(2)]
     assert len({work.translation.text, *others}) > 1, "at random is not always the same"
 
 
@@ -193,7 +257,7 @@ def test_models_of_one_name_are_told_apart(models: list[Any], tmp_path: Path) ->
 def test_the_pair_can_be_swapped_where_the_opposite_is_loaded(page: Any) -> None:
     back = page.opposite(FIRST)
     assert back == "German → English · back"
-    other, text, target, html, work, _ = page.swap(FIRST, "kala", "Fisch")
+    other, text, target, html, work, _ = page.swap(FIRST, "kala", "Fisch", page_module.Turn())
     assert (other, text, target, work) == (back, "Fisch", "", None)
     assert "data-word" not in html, "nothing of the other direction stays"
     source, target, swap, legend, *search = page.picked(back)
@@ -232,12 +296,12 @@ def test_a_sentence_that_is_cut_is_told_of(page: Any, monkeypatch: Any) -> None:
 
 
 def test_words_say_how_sure_the_model_was_and_where_it_looked(page: Any) -> None:
-    html = list(page.translate(LINES[0], FIRST, 3, 1.0, 1, False, 1.0))[-1][1]
+    html = list(asked(page, LINES[0]))[-1][1]
     looks = [json.loads(found) for found in re.findall(r'data-looks="([^"]*)"', html)]
     assert len(looks) == len(words_of(html))
     assert all(len(row) == html.count("<span data-word=") for row in looks)
     assert len(re.findall(r"probability \d+%", html)) == len(looks)
-    fixed = list(page.translate(LINES[0], SECOND, 3, 1.0, 1, False, 1.0))[-1][1]
+    fixed = list(asked(page, LINES[0], SECOND))[-1][1]
     assert set(re.findall(r'data-looks="([^"]*)"', fixed)) == {""}
 
 

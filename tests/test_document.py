@@ -56,6 +56,30 @@ def test_sentences_with_other_spaces(space: str) -> None:
     assert "".join(found.sentences).replace(" ", "") == line.replace(" ", "")
 
 
+@pytest.mark.parametrize("text", ["«He came. " * 60, "x" * 500, "He came. It left. " * 30])
+def test_a_long_line_is_cut_a_stretch_at_a_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = from_text(text, "en").sentences
+    monkeypatch.setattr(document, "STRETCH", 100)
+    found = from_text(text, "en")
+    assert found.joined(found.sentences) == text
+    assert found.sentences == (whole if " " in text else ["x" * 100] * 5)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.csv", "a.srt"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_file_keeps_its_byte_order_mark_and_its_line_ends(name: str, mark: bytes, end: bytes) -> None:
+    text = SRT if name == "a.srt" else "A dog runs.\nIt sleeps.\n"
+    found = read(name, mark + text.encode().replace(b"\n", end), "en")
+    assert found.sentences == ["A dog runs.", "It sleeps."]
+    written = found.joined(["Ein Hund rennt.", "Er schläft."]).encode()
+    assert written.startswith(mark)
+    assert written.count(b"\xef\xbb\xbf") == len(mark) // 3
+    assert written.count(end) == written.count(b"\n") >= 2
+    assert written.count(b"\r") == (written.count(b"\n") if end == b"\r\n" else 0)
+    assert all(line in written.decode() for line in ("Ein Hund rennt.", "Er schläft."))
+
+
 def test_a_translation_for_each_sentence() -> None:
     with pytest.raises(ValueError, match="1 translations for 2 sentences"):
         from_text("One. Two.", "en").joined(["Eins."])
@@ -202,6 +226,15 @@ def test_corrections_are_a_table_that_can_be_trained_on(tmp_path: Path) -> None:
     (folder / "fr-en.tsv").mkdir()
     with pytest.raises(DataError, match=r"fr-en.tsv: cannot be written: .*nothing was kept"):
         corrections.append(folder, ("fr", "en"), "Un", "One", "m")
+
+
+def test_of_a_source_the_last_correction_counts(tmp_path: Path) -> None:
+    for target in ("Eins.", "Ein.", "Eins.", "Eins."):  # and that is one that was there before
+        corrections.append(tmp_path, ("en", "de"), "One.", target, "m")
+        file, _ = corrections.append(tmp_path, ("en", "de"), "Two.", "Zwei.", "m")
+        assert dict(read_pairs([file], ("en", "de"))) == {"One.": target, "Two.": "Zwei."}
+    assert [line.split("\t")[1] for line in file.read_text().splitlines()] == ["de", "Eins.", "Zwei.", "Ein.", "Eins."]
+    assert list(read_pairs([file], ("de", "en"))) == [("Eins.", "One."), ("Zwei.", "Two.")], "in both directions"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
