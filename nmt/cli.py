@@ -125,6 +125,8 @@ def tune(
 ) -> None:
     """Train a translator on with more pairs: corrections from the page, or another kind of text.
 
+    One that remembers what it has read reads it again, and the new pairs with it.
+
     Example: nmt tune runs/starter-en-de corrections/en-de.tsv
     """
     from nmt import tune
@@ -223,8 +225,11 @@ def score(
     source: Annotated[Path, typer.Argument(help="Source lines.")],
     target: Annotated[Path, typer.Argument(help="Their translations, N lines each with --nbest N.")],
     nbest: Nbest = 1,
+    changes: SearchSet = [],  # noqa: B006
 ) -> None:
     """Log-probability of each translation, by forced decoding, and the perplexity of all.
+
+    Of a model that remembers what it has read, with that; --set search.examples=0 leaves it out.
 
     Example: nmt score runs/multi30k-en-de test.en test.de
     """
@@ -235,7 +240,7 @@ def score(
 
     total, pieces = 0.0, 0
     out = _results()
-    for scored in score_files(system, source, target, nbest):
+    for scored in score_files(system, source, target, nbest, _search(None, changes)):
         out.write(f"{scored.log_prob:.4f}\n")
         total, pieces = total + scored.log_prob, pieces + len(scored.log_probs)
     say(f"{pieces:,} pieces, log-probability {total:.2f}, perplexity {exp(-total / pieces):.3f}")
@@ -456,10 +461,13 @@ def _writing(path: Path | None) -> Iterator[IO[str]]:
         yield _results()
         sys.stdout.flush()
         return
+    from nmt.checkpoint import replacing
+    from nmt.formats import PACKED
+
     if path.is_dir():
         raise CallError(f"--output {path}: this is a folder: name a file")
-    from nmt.checkpoint import replacing
-
+    if path.suffix in PACKED:
+        raise CallError(f"--output {path}: text is written as it is: name {path.with_suffix('')}, and pack that")
     with contextlib.ExitStack() as stack:
         whole = not path.exists() or path.is_file()
         place = stack.enter_context(replacing(path.resolve())) if whole else path

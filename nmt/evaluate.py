@@ -16,7 +16,7 @@ from nmt import checkpoint, metrics, plots
 from nmt.checkpoint import split, write_json, write_text
 from nmt.corpus import Corpus
 from nmt.errors import CallError, CheckpointError, DataError
-from nmt.formats import kind, read_lines
+from nmt.formats import read_lines, unpacked
 from nmt.material import load_split, test_parts
 from nmt.metrics import Comparison, Method, Report, Sentence
 from nmt.progress import Bar, say
@@ -91,7 +91,12 @@ def from_files(source: Path | None, reference: Path, language: str | None) -> Te
             f"{source} has {len(sources):,} lines, {reference} {len(references):,}: "
             f"they must be line by line translations of each other"
         )
-    return TestSet(sources, references, language or kind(reference.name).lstrip("."), str(reference))
+    return TestSet(sources, references, language or _language(reference), str(reference))
+
+
+def _language(file: Path) -> str:
+    """What the name of a file says of its language: `zh` of `test.zh`, of `test.zh.txt` and of `test.zh.gz`."""
+    return Path(unpacked(file.name).removesuffix(".txt")).suffix.lower().lstrip(".")
 
 
 def evaluate(test: TestSet, systems: Mapping[str, Sequence[str]], method: Method = "bootstrap") -> Evaluation:
@@ -221,9 +226,11 @@ def _translate(translator: Translator, test: TestSet) -> list[str]:
     return lines
 
 
-def score_files(system: str, source: Path, target: Path, nbest: int = 1) -> Iterator[Scored]:
+def score_files(
+    system: str, source: Path, target: Path, nbest: int = 1, changes: Sequence[str] = ()
+) -> Iterator[Scored]:
     """log p of each line of `target`, `nbest` of them for each line of `source`, in constant memory."""
-    translator = Translator.load(system)
+    translator = Translator.load(system, changes=changes)
     sources, targets = read_lines(source), read_lines(target)
     number = 0
     while chunk := list(islice(sources, CHUNK)):
@@ -231,7 +238,7 @@ def score_files(system: str, source: Path, target: Path, nbest: int = 1) -> Iter
         if len(lines) < len(chunk) * nbest:
             counts = number + len(chunk) + _left(sources), number * nbest + len(lines)
             raise DataError(_uneven(source, target, counts, nbest))
-        yield from translator.score([line for line in chunk for _ in range(nbest)], lines)
+        yield from translator.score([line for line in chunk for _ in range(nbest)], lines, number * nbest + 1)
         number += len(chunk)
     if more := _left(targets):
         raise DataError(_uneven(source, target, (number, number * nbest + more), nbest))

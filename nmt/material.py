@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -219,6 +219,13 @@ class TrainingStream:
 def seed_of(seed: int, epoch: int, number: int) -> int:
     """The seed of what is drawn for batch `number` of an epoch, the same in any process."""
     return zlib.crc32(f"{seed} {epoch} {number}".encode())
+
+
+def warn_of(found: Mapping[str, Overlap]) -> None:
+    """Says which of these sets have sentences that are trained on."""
+    for part, one in found.items():
+        if one.sources:
+            say(f"warning: {part} has {one}: its scores flatter")
 
 
 def overlaps(recipe: Recipe, train: Corpus, valid: Corpus) -> dict[str, Overlap]:

@@ -241,17 +241,22 @@ class Search(Section):
     length_penalty: float = Field(
         1.0, ge=0, le=100, description="exponent of ((5 + length) / 6) (Wu et al. 2016, eq. 14)"
     )
-    coverage_penalty: float = Field(0.0, ge=0, description="weight of the coverage term (Wu et al. 2016, eq. 14)")
+    coverage_penalty: float = Field(
+        0.0, ge=0, le=100, description="weight of the coverage term (Wu et al. 2016, eq. 14)"
+    )
     mbr: float = Field(
-        0.0, ge=0, description="choose from the beam by consensus, so sharply (minimum Bayes risk), 0: by score alone"
+        0.0,
+        ge=0,
+        le=1e9,
+        description="choose from the beam by consensus, so sharply (minimum Bayes risk), 0: by score alone",
     )
     reverse: str | None = Field(
         None, description="a model folder of the opposite direction, which judges the beam: does it lead back?"
     )
-    reverse_weight: float = Field(0.2, ge=0)
-    min_ratio: float = Field(0.0, ge=0, description="least target pieces per source piece")
-    max_ratio: float = Field(2.0, gt=0, description="most target pieces per source piece, ...")
-    max_extra: int = Field(20, ge=0, description="... plus this many")
+    reverse_weight: float = Field(0.2, ge=0, le=100)
+    min_ratio: float = Field(0.0, ge=0, le=1000, description="least target pieces per source piece")
+    max_ratio: float = Field(2.0, gt=0, le=1000, description="most target pieces per source piece, ...")
+    max_extra: int = Field(20, ge=0, le=10_000, description="... plus this many")
     temperature: float = Field(1.0, ge=0, le=100)
     top_k: int = Field(0, ge=0, description="0: all")
     top_p: float = Field(1.0, gt=0, le=1)
@@ -259,7 +264,7 @@ class Search(Section):
     max_source: int = Field(256, ge=1, description="pieces; a longer line is translated in parts")
     batch_tokens: int = Field(4000, ge=1, description="sentences times pieces searched at once")
     language_model: str | None = Field(None, description="a model folder whose language model has a say")
-    language_model_weight: float = Field(0.1, ge=0)
+    language_model_weight: float = Field(0.1, ge=0, le=100)
     examples: float = Field(
         0.5, ge=0, lt=1, description="share of what was read in what is written, after `nmt remember`; 0: none"
     )

@@ -17,7 +17,7 @@ from nmt import checkpoint, corpus, hardware
 from nmt.data import Array, Batch, Batches, TrainingSet
 from nmt.errors import CallError
 from nmt.examples import FILE, Compressed, Examples, stamped
-from nmt.material import gather, known
+from nmt.material import gather, known, overlaps, warn_of
 from nmt.model import Seq2Seq
 from nmt.progress import Bar, say
 from nmt.tokenizer import PAD
@@ -43,6 +43,7 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
     data = data.model_copy(update={"extra": (*data.extra, *(str(corpus.locate(str(file), None)) for file in files))})
     recipe = saved.recipe.model_copy(update={"data": data})
     material = gather(recipe, (member.source, member.target))
+    warn_of(overlaps(recipe, material.corpus, material.valid))
     say(f"reading {material.filtered}")
     with checkpoint.locked(folder):
         checkpoint.clean(folder)

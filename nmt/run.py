@@ -109,7 +109,10 @@ def translator(system: str, changes: Sequence[str] = (), threads: int | None = N
     if one.settings.language_model is not None:
         from nmt.shapes import language_model
 
-        one.fusion = language_model.fusion(one.settings.language_model, str(one.device), threads)
+        try:
+            one.fusion = language_model.fusion(one.settings.language_model, str(one.device), threads)
+        except CheckpointError as error:
+            raise CheckpointError(f"search.language_model: {error}") from None
         if one.fusion.fingerprint != one.members[0].target.fingerprint:
             raise CallError(
                 f"search.language_model: {one.settings.language_model} writes other pieces than {system}: "

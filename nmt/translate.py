@@ -34,7 +34,9 @@ from nmt.tokenizer import BOS, EOS, NEVER, UNK, Tokenizer
 
 CHUNK = 2048  # lines translated together, so that a file of any size takes constant memory
 WORKERS = 8  # batches searched at once; with more they would wait for each other in Python
-ENDS = tuple(".!?;…。！？；")  # a line that is too long is cut after one of these, if it can be
+ENDS = tuple(".!?;…。！？；।॥۔؟؛።፧")  # a line that is too long is cut after one of these, if it can be
+CLOSING = "\"'”’»)]」』）"  # which may stand behind an end
+SCORED = 10_000  # pieces of a line that is scored, at most: what attention takes grows with their square
 _BREAKS = str.maketrans("\n\r\0", "   ")  # a model that spells bytes may write these: a translation is one line
 _WORDS = re.compile(r"\S*?[…。！？；]+\s*|\S+\s*")  # with the space after them; some scripts have none
 
@@ -158,13 +160,15 @@ class Translator:
         self.settings = settings
         self.device = device
         self.recipe = recipe
-        first = self.members[0].target
+        first = self.members[0]
         for member in self.members[1:]:
-            if member.target.fingerprint != first.fingerprint:
+            if member.target.fingerprint != first.target.fingerprint:
                 raise CallError(
                     "the models of an ensemble must write the same target pieces, these have different vocabularies: "
                     "train them with the same tokenizer on the same data"
                 )
+        # of others the columns of attention would be other pieces
+        self._read_alike = all(member.source.fingerprint == first.source.fingerprint for member in self.members)
 
     @classmethod
     def load(
@@ -175,6 +179,10 @@ class Translator:
         Raises CheckpointError, CallError, RecipeError.
         """
         saved = [checkpoint.read(folder) for folder in checkpoint.split(folders)]
+        pairs = {one.folder: (one.recipe.data.source, one.recipe.data.target) for one in saved}
+        if len(set(pairs.values())) > 1:
+            said = ", ".join(f"{folder} translates {source} to {target}" for folder, (source, target) in pairs.items())
+            raise CallError(f"an ensemble is of one pair of languages, but {said}")
         device = "cpu" if any(one.exported for one in saved) else device
         machine = hardware.choose(device, "float32", threads)
         members = [Member.load(one, machine) for one in saved]
@@ -252,12 +260,20 @@ class Translator:
         yield from self.translate(chunk, nbest, settings=settings, first_line=done + 1)
 
     @torch.inference_mode()
-    def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[Scored]:
-        """log p(target | source) by forced decoding; an ensemble's is the mean probability of each piece."""
+    def score(self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1) -> list[Scored]:
+        """log p(target | source) by forced decoding; an ensemble's is the mean probability of each piece.
+
+        Raises CallError for a pair that is too long, with its number, counted from `first_line`.
+        """
+        if len(sources) != len(targets):
+            raise CallError(f"{len(sources)} sources and {len(targets)} translations: give one for each")
         texts = [member.source.encode(sources) for member in self.members]
         pieces = self.members[0].target.encode(targets)
         found: list[Scored | None] = [None] * len(sources)
-        lengths = [max(len(one), len(two)) + 1 for one, two in zip(texts[0], pieces, strict=True)]
+        lengths = [max(map(len, ids)) + 1 for ids in zip(*texts, pieces, strict=True)]
+        for number, length in enumerate(lengths, first_line):
+            if length > SCORED:
+                raise CallError(f"line {number} has {length:,} pieces, at most {SCORED:,} are scored: break it in two")
         for group in by_length(lengths, self.settings.batch_tokens):
             golds = []
             for engine, ids in zip(self.engines, texts, strict=True):
@@ -285,7 +301,7 @@ class Translator:
         likely = self._next(_Part(0, line, sources, prefix), count)
         parts = [_Part(0, line, sources, [*prefix, piece]) for piece, _ in likely]
         greedy = self.settings.model_copy(update={"method": "greedy"})
-        found = self._search(parts, 1, True, greedy)
+        found = self._search(parts, 1, self._read_alike, greedy)
         return [
             Alternative(
                 "" if piece == EOS else target.pieces([piece])[0], probability, self._joined([(part, hypotheses)], 0)
@@ -352,7 +368,7 @@ class Translator:
         """The hypotheses of each group of parts, several groups at once where the engines want that."""
 
         def search(group: Sequence[int]) -> list[list[Hypothesis]]:
-            return self._search([parts[place] for place in group], nbest, attention, settings)
+            return self._search([parts[place] for place in group], nbest, attention and self._read_alike, settings)
 
         workers = min(WORKERS, len(groups), *(engine.workers for engine in self.engines))
         if workers < 2:
@@ -537,7 +553,7 @@ def _cut(line: str, tokenizers: Sequence[Tokenizer], limit: int) -> list[str]:
     group: list[str] = []
     for word in _words(line, fits):
         while group and not fits("".join([*group, word])):
-            ends = [at for at, one in enumerate(group, start=1) if one.rstrip()[-1:] in ENDS]
+            ends = [at for at, one in enumerate(group, start=1) if one.rstrip().rstrip(CLOSING)[-1:] in ENDS]
             cut = ends[-1] if ends else len(group)
             parts.append("".join(group[:cut]))
             group = group[cut:]

@@ -17,9 +17,8 @@ from nmt.group import ALONE, Group
 from nmt.hardware import Hardware
 from nmt.job import Job
 from nmt.loss import Loss, Taught
-from nmt.material import SOURCE, TARGET, Material, TrainingStream, gather, inherited, load_split, overlaps
+from nmt.material import SOURCE, TARGET, Material, TrainingStream, gather, inherited, load_split, overlaps, warn_of
 from nmt.model import Seq2Seq, build, sizes
-from nmt.progress import say
 from nmt.recipe import Recipe, TranslationTraining
 from nmt.tokenizer import Tokenizer
 from nmt.translate import Member
@@ -96,9 +95,7 @@ def _shared(recipe: Recipe, known: tuple[Tokenizer, Tokenizer] | None, group: Gr
 def _data(recipe: Recipe, material: Material) -> dict[str, Any]:
     """What model.json says of the data; warns of test sentences that were trained on."""
     seen = overlaps(recipe, material.corpus, material.valid)
-    for part, found in seen.items():
-        if found.sources:
-            say(f"warning: {part} has {found}: its scores flatter")
+    warn_of(seen)
     return {
         "train": len(material.train),
         "valid": len(material.valid),

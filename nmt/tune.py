@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nmt import checkpoint, corpus, material, run
+from nmt import checkpoint, corpus, examples, material, run
 from nmt.corpus import Corpus
 from nmt.errors import CallError
 from nmt.progress import say, shown
 from nmt.recipe import Recipe, changed, setting
+from nmt.remember import remember
 from nmt.translate import Translator
 
 SETTINGS = (
@@ -36,8 +37,8 @@ def tune(
 ) -> Path:
     """Train a translator on, with more pairs, into a new folder, `<old>-tuned` unless given; the folder.
 
-    Says how many of the new pairs it has learnt. Raises CheckpointError for a folder that is no translator's, and what
-    `nmt.run.train` raises.
+    Says how many of the new pairs it has learnt. One that remembers what it has read does so afterwards too. Raises
+    CheckpointError for a folder that is no translator's, and what `nmt.run.train` raises.
     """
     recipe = checkpoint.read(old).recipe
     if not files:
@@ -60,6 +61,8 @@ def tune(
     settings = [*SETTINGS, *(setting(key, value) for key, value in own.items()), *changes]
     before = run.translator(str(old))  # before the long work, in case it cannot be used
     run.train(changed(recipe, settings), new, resume)
+    if examples.count(old):
+        remember(new)
     _tell(pairs, before, run.translator(str(new)))
     return new
 

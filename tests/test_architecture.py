@@ -112,7 +112,6 @@ MODULES: dict[str, tuple[int, set[str]]] = {
             "loss",
             "material",
             "model",
-            "progress",
             "recipe",
             "tokenizer",
         }
@@ -124,7 +123,10 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         | {"translation"}
         | SHAPES,
     ),
-    "tune": (10, {"checkpoint", "corpus", "material", "progress", "recipe", "run", "translate"}),
+    "tune": (
+        10,
+        {"checkpoint", "corpus", "examples", "material", "progress", "recipe", "remember", "run", "translate"},
+    ),
     "evaluate": (7, {"checkpoint", "formats", "material", "metrics", "plots", "progress", "translate", "corpus"}),
     "report": (5, {"checkpoint", "corpus", "data", "examples", "material", "model", "progress", "recipe"}),
     "explain": (7, {"tokenizer", "translate"}),

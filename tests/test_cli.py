@@ -42,7 +42,7 @@ VERBS = {
     "tune": (["model", "files"], {"--out", "--resume", "--set"}),
     "remember": (["model", "files"], set()),
     "translate": (["system"], {"--input", "--output", "--format", "--nbest", "--beam", "--set"}),
-    "score": (["system", "source", "target"], {"--nbest"}),
+    "score": (["system", "source", "target"], {"--nbest", "--set"}),
     "generate": (["model"], {"--prompt", "--length", "--set"}),
     "classify": (["model"], {"--input"}),
     "caption": (["model", "files"], {"--beam", "--set"}),
@@ -453,6 +453,15 @@ def test_an_ensemble_needs_one_target_vocabulary(toy: Toy, tmp_path: Path) -> No
     assert "must write the same target pieces, these have different vocabularies" in result.error
 
 
+def test_an_ensemble_is_of_one_pair_of_languages(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy.attention, tmp_path / "other")
+    recipe = tmp_path / "other" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("source: en", "source: fi"))
+    result = call("translate", f"{toy.attention}+other", stdin="kala\n")
+    assert result.status == 2
+    assert f"one pair of languages, but {toy.attention} translates en to de, other translates fi to de" in result.error
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -463,6 +472,9 @@ def test_an_ensemble_needs_one_target_vocabulary(toy: Toy, tmp_path: Path) -> No
         (["--set", "search.method=guess"], "search.method: 'guess' is not allowed"),
         (["--set", "search.method=greedy", "--nbest", "3"], "search.method 'greedy' finds one translation, not 3"),
         (["--output", "."], "--output .: this is a folder"),
+        (["--output", "out.de.gz"], "--output out.de.gz: text is written as it is: name out.de, and pack that"),
+        (["--set", "search.max_ratio=1e308"], "search.max_ratio: '1e308' is not allowed"),
+        (["--set", "search.language_model_weight=1e308"], "search.language_model_weight: '1e308' is not allowed"),
     ],
 )
 def test_a_search_that_cannot_be(flags: list[str], said: str, toy: Toy) -> None:
@@ -714,6 +726,16 @@ def test_score_of_nbest(toy: Toy) -> None:
     assert len(result.out.splitlines()) == 120
     one = call("score", f"{toy.attention}+{toy.attention}", toy.corpus / "test.en", "out.de", "--nbest", "3")
     assert [float(x) for x in one.out.split()] == pytest.approx([float(x) for x in result.out.split()], abs=2e-4)
+
+
+def test_a_pair_too_long_to_be_scored_is_named(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nmt.translate.SCORED", 20)
+    monkeypatch.setattr("nmt.evaluate.CHUNK", 2)
+    write_lines(Path("a.en"), ["kala", "kala", "kala", "kala " * 30])
+    write_lines(Path("a.de"), ["fisch"] * 4)
+    result = call("score", toy.attention, "a.en", "a.de")
+    assert result.status == 2
+    assert re.search(r"line 4 has \d+ pieces, at most 20 are scored: break it in two", result.error)
 
 
 @pytest.mark.parametrize(

@@ -148,8 +148,10 @@ def test_a_file_alone(toy: Toy) -> None:
     assert list(Path().iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "language"), [("ref.de", "de"), ("ref.de.gz", "de"), ("ref", "")])
-def test_the_language_of_a_file_is_its_suffix(name: str, language: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "language"), [("ref.de", "de"), ("ref.de.gz", "de"), ("a.de.txt", "de"), ("ref", ""), ("ref.txt", "")]
+)
+def test_the_name_of_a_file_says_its_language(name: str, language: str) -> None:
     text = b"ein fisch\n"
     Path(name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
     found = evaluate.from_files(None, Path(name), None)

@@ -280,6 +280,22 @@ def test_a_model_trained_on_has_to_read_again(reminded: Path, tmp_path: Path) ->
     assert call("translate", folder, stdin="kala juo\n").status == 0
 
 
+def test_what_remembers_remembers_when_it_was_tuned(reminded: Path, tmp_path: Path) -> None:
+    new = write_lines(tmp_path / "new.tsv", ["en\tde", "kala juo nyt talo\tjetzt fisch katze katze"])
+    result = call("tune", reminded, new, "--out", tmp_path / "tuned", "--set", "training.epochs=1")
+    assert result.status == 0, result.err
+    assert "201 pairs, " in result.err
+    assert count(tmp_path / "tuned") == 201
+
+
+def test_a_test_set_that_is_remembered_is_told(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy.attention, folder := tmp_path / "run")
+    sides = [(toy.corpus / f"test.{language}").read_text().splitlines() for language in ("en", "de")]
+    seen = write_lines(tmp_path / "seen.tsv", ["en\tde", *map("\t".join, zip(*sides, strict=True))])
+    assert "its scores flatter" not in call("remember", folder).err
+    assert "warning: test has 40 pairs; the source of 40 occurs in train" in call("remember", folder, seen).err
+
+
 def test_a_student_is_not_shown_the_answers(toy: Toy, back: Path, reminded: Path, tmp_path: Path) -> None:
     """The teacher translates what it has read: looking there it would copy."""
     shutil.copytree(back, judge := tmp_path / "back")

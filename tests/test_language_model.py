@@ -373,7 +373,7 @@ def test_a_language_model_joins_the_search_of_a_translator(lm: Path, toy: Toy) -
     own_copy = shutil.copytree(toy.fixed, "fixed")
     assert call("evaluate", own_copy, "--set", "search.language_model=runs/lm").status == 0
     other = call("translate", toy.attention, "--set", "search.language_model=nowhere", stdin="kala\n")
-    assert "nowhere: no such model folder" in other.error
+    assert "search.language_model: nowhere: no such model folder" in other.error
 
 
 def test_a_language_model_of_other_pieces_is_refused(lm: Path, toy: Toy) -> None:

@@ -406,6 +406,16 @@ def test_an_ensemble_of_different_models_that_write_the_same_pieces(toy: Toy, at
         assert mean[place].log_probs == pytest.approx(probs.log().tolist(), abs=1e-4)
 
 
+def test_models_that_read_other_pieces_have_no_attention_to_show(attention: Translator) -> None:
+    own = attention.members[0]
+    lines = [line for pair in LINES for line in pair.split()]
+    other = dataclasses.replace(own, source=tokenizer.train(lines, "bpe", own.source.vocab))
+    both = Translator([own, other], attention.settings, attention.device, attention.recipe)
+    assert both.translate(LINES[:2], attention=True)[0].attention is None, "its columns would not be the pieces"
+    assert both.alternatives(LINES[0], [])[0].translation.attention is None
+    assert attention.alternatives(LINES[0], [])[0].translation.attention is not None
+
+
 def test_a_folder_with_a_plus_in_its_name_is_one_run(toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "a+b").symlink_to(toy.fixed)
     assert len(Translator.load(tmp_path / "a+b", threads=1).members) == 1
@@ -514,6 +524,20 @@ def test_a_line_is_cut_after_a_sentence_where_one_ends(bytewise: Tokenizer) -> N
     parts = translate._cut(line, [bytewise], 30)
     assert len(parts) > 1
     assert all(part.rstrip()[-1] in ".!" for part in parts[:-1])
+
+
+@pytest.mark.parametrize(
+    "line", ["kala juo। puu talo ja koira॥ iso kissa ja puu", "“kala juo.” «puu talo ja koira!» iso kissa ja puu"]
+)
+def test_a_sentence_ends_as_its_script_and_its_quotes_have_it(line: str, bytewise: Tokenizer) -> None:
+    parts = translate._cut(line, [bytewise], 20)
+    assert len(parts) > 1
+    assert all(part.rstrip()[-1] in "।॥”»" for part in parts[:-1])
+
+
+def test_scores_need_a_translation_for_each_source(fixed: Translator) -> None:
+    with pytest.raises(CallError, match="2 sources and 1 translations"):
+        fixed.score(["kala", "puu"], ["fisch"])
 
 
 def test_the_work_of_cutting_grows_with_the_line_not_with_its_square(
