@@ -78,15 +78,6 @@ class State:
         rows = torch.arange(self.lower[0].size(1), device=sources.device).view(count, -1)[sources].flatten()
         return replace(self.select(rows), source=self.source.select(sources))
 
-    def detach(self) -> State:
-        """The same values, cut off from the gradient (truncated backpropagation)."""
-        return replace(
-            self,
-            lower=tuple(part.detach() for part in self.lower),
-            upper=tuple(part.detach() for part in self.upper),
-            feed=None if self.feed is None else self.feed.detach(),
-        )
-
 
 class Decoder(nn.Module):
     """Owns its weights: embedding, recurrent stack, attention, output. `memory` is the width of the encoder's output.

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 COLD = 1e-6  # a temperature as good as 0, by which scores cannot be divided
-METHODS = ("beam", "greedy", "sample")
 SIZE = 16  # of the groups of columns that `largest` looks at
 
 

@@ -201,7 +201,7 @@ def test_a_sequence_may_be_cut_anywhere(point: Point) -> None:
     whole, end = model.decoder(BATCH.target_in, begin(model))
     for cut in range(1, BATCH.target_in.size(1)):
         first, state = model.decoder(BATCH.target_in[:, :cut], begin(model))
-        second, state = model.decoder(BATCH.target_in[:, cut:], state.detach())
+        second, state = model.decoder(BATCH.target_in[:, cut:], state)
         torch.testing.assert_close(torch.cat([first, second], dim=1), whole)
         close(replace(state, attention=None), replace(end, attention=None))
 
@@ -398,17 +398,6 @@ def test_hypotheses_share_the_memory_and_equal_separate_computing(point: Point) 
         own, end = model.decoder(histories[row : row + 1], begin(model, alone))
         torch.testing.assert_close(logits[row], own[0])
         torch.testing.assert_close(after[place], model.decoder(following[place : place + 1], end)[0][0])
-
-
-@few
-def test_detach_keeps_values_and_cuts_gradients(point: Point) -> None:
-    model = make(point)
-    state = moved(model, BATCH.target_in[:, :2])
-    cut = state.detach()
-    close(cut, state)
-    assert all(part.requires_grad for part in state.lower)
-    assert not any(part.requires_grad for part in cut.lower + cut.upper)
-    assert cut.feed is None or not cut.feed.requires_grad
 
 
 # -- the loss
