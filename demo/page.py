@@ -495,10 +495,9 @@ class Page:
                 picture = gr.update(value=str(path), visible=True)
         address = str(request.request.base_url).rstrip("/") if request else "http://127.0.0.1:7860"
         model = self.models[label]
-        pair = "-".join(model.languages)
-        use = view.use(
-            address, pair if self.named(pair) is model else model.name, request.username if request else None
-        )
+        known = ("-".join(model.languages), model.name, label)  # the shortest that means this one
+        name = next(name for name in known if self.named(name) is model)
+        use = view.use(address, name, request.username if request else None)
         return "\n\n".join(texts), picture, "\n---\n".join(recipes), use
 
     def new(self, name: str) -> Path:
@@ -524,12 +523,13 @@ class Page:
             return float(one.log_prob)
 
     def named(self, pair: str) -> Model:
-        """The first model for a pair written `en-de`. Raises DataError."""
-        for model in self.models.values():
-            if pair in ("", "-".join(model.languages), model.name):
-                return model
-        known = ", ".join(dict.fromkeys("-".join(model.languages) for model in self.models.values()))
-        raise DataError(f"no model for '{pair}': there are {known}")
+        """The first model for a pair written `en-de`, or of this name or label. Raises DataError."""
+        models = self.models.values()
+        pairs, names = (["-".join(one.languages) for one in models], [one.name for one in models])
+        for known in ([""], pairs, names, list(self.models)):
+            if pair in known:
+                return list(models)[known.index(pair)]
+        raise DataError(f"no model for '{pair}': there are {', '.join(dict.fromkeys([*pairs, *names]))}")
 
 
 def lines_of(path: str) -> list[str]:

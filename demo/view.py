@@ -136,7 +136,7 @@ def worst(found: Sequence[Sentence]) -> str:
 def recipe(one: Recipe) -> str:
     """A recipe as YAML, without where files lie on the machine."""
     content = one.model_dump(mode="json")
-    places = {"data": ("path", "train", "valid", "test", "extra"), "training": ("init_from", "teacher")}
+    places = {"data": ("path", "train", "valid", "test", "extra", "known"), "training": ("init_from", "teacher")}
     places["search"] = ("reverse", "language_model")
     for section, keys in places.items():
         name = _name if section == "data" else _system

@@ -157,8 +157,10 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     write_tensors(folder / WEIGHTS, weights)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    write_bytes(path, save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}))
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """`notes` are kept beside the tensors, for `read_notes`."""
+    content = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    write_bytes(path, save(content, dict(notes) if notes else None))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -171,6 +173,12 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """What shape each tensor has, without reading them. Raises CheckpointError as `read_tensors` does."""
     with _safetensors(path), safe_open(path, "pt") as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  # no dictionary
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """What `write_tensors` noted beside the tensors. Raises CheckpointError as `read_tensors` does."""
+    with _safetensors(path), safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 @contextlib.contextmanager

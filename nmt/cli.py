@@ -173,6 +173,8 @@ def evaluate(
 
     settings = _search(beam, changes)
     if other := _shape(systems):
+        if beam is not None and not run.searches(other):
+            raise CallError(f"--beam: {systems[0]} chooses without a search: leave it out")
         if len(systems) > 1 or source or reference or hypothesis:
             raise CallError(f"{systems[0]} does not translate: it is evaluated alone, on the test split of its recipe")
         result = run.evaluate(other, Path(systems[0]), settings)
@@ -337,10 +339,8 @@ def distill(
     from nmt.distill import RECIPE
     from nmt.distill import distill as write
     from nmt.progress import say
-    from nmt.run import translator as load
 
-    alone = ["search.examples=0"]
-    added = write(load(system, _search(beam, changes) + alone), out, load(back, alone) if back else None, nbest)
+    added = write(system, out, back, nbest, _search(beam, changes))
     say(f"written to {out}, with {added:,} pairs more")
     say(f"next: nmt train {out / RECIPE} --set model.decoder.hidden=256 --out runs/student")
 

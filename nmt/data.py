@@ -339,7 +339,7 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer) -> tuple[Ra
     try:
         try:
             table = mapped(cached=True)
-        except ArrowInvalid:  # damaged
+        except (ArrowInvalid, OSError):  # damaged, or the disk is full, which is told the second time
             table = mapped(cached=False)
     except OSError as error:
         problem = error.strerror or error

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, repeat, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ from nmt.formats import Pair
 from nmt.material import known, lineage, load_split
 from nmt.progress import Bar
 from nmt.recipe import Data, Recipe, changed, dump, setting
+from nmt.run import translator
 from nmt.translate import Translator
 
 RECIPE = "student.yaml"
@@ -38,20 +39,25 @@ PLAIN = (
     "data.hold_out=0",
     "data.extra=[]",
     "data.extra_times=1",
+    "data.known=[]",
     "data.mix=null",
 )
 OWN = ("training.init_from=null", "training.teacher=null")  # what the teacher learnt from
 SPLITS = ("train", "valid", "test")
 
 
-def distill(teacher: Translator, out: Path, back: Translator | None = None, nbest: int = 1) -> int:
-    """Write the teacher's corpus with its own translations into the folder `out`, and a recipe to train on it.
+def distill(system: str, out: Path, reverse: str | None = None, nbest: int = 1, changes: Sequence[str] = ()) -> int:
+    """Write the corpus of a teacher with its own translations into the folder `out`, and a recipe to train on it.
 
-    `back` translates the targets into further sources; `nbest` of each are taken. How many pairs were added, which are
-    those that differ from the given ones. What was stopped goes on when it is asked for again. Raises CallError where
-    `out` has something else in it or `back` is of other languages, DataError where the teacher's corpus is not there,
-    CheckpointError on a full disk.
+    The teacher searches with these `changes`, but looks nowhere at what it has read. `reverse` translates the targets
+    into further sources; `nbest` of each are taken. How many pairs were added, which are those that differ from the
+    given ones. What was stopped goes on when it is asked for again. Raises CallError where `out` has something else in
+    it or `reverse` is of other languages, DataError where the teacher's corpus is not there, CheckpointError on a full
+    disk.
     """
+    alone = ["search.examples=0"]
+    teacher = translator(system, [*changes, *alone])
+    back = translator(reverse, alone) if reverse else None
     journal = out / MADE
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not journal.is_file()):
         raise CallError(f"{out} exists: choose another folder with --out, or remove it")
@@ -62,7 +68,7 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None, nbes
         raise CallError(
             f"--back translates {other.source} to {other.target}, which is not the opposite of {' to '.join(languages)}"
         )
-    student = _student(teacher.recipe, out)
+    student = _student(checkpoint.read(checkpoint.split(system)[0]).recipe, out)
     others = dict(_splits(data))
     train = others.pop("train")
     with checkpoint.locked(out):
@@ -79,7 +85,10 @@ def distill(teacher: Translator, out: Path, back: Translator | None = None, nbes
 def _student(recipe: Recipe, out: Path) -> Recipe:
     """The recipe that made the teacher, for the files in `out`; where it was tuned, the one that it had before."""
     name = f"{recipe.name}-student"
-    *_, recipe = lineage(recipe)
+    try:
+        *_, recipe = lineage(recipe)
+    except CheckpointError as error:
+        raise CheckpointError(f"the student is trained as the teacher was before it was tuned, but {error}") from None
     own = {"name": name, "data.path": str(out.resolve()), **{f"data.{split}": split for split in SPLITS}}
     return changed(recipe, [*PLAIN, *OWN, *(setting(key, value) for key, value in own.items())])
 

@@ -23,6 +23,7 @@ from nmt.progress import Bar, say
 from nmt.translate import CHUNK, Scored, Translator
 
 SHOWN = 3  # best and worst sentences printed; the JSON has more
+SCORING = ("search.examples", "search.batch_tokens")  # what has to do with scores
 FEW, FEWER = 100, " (so few say little: look at the intervals)"
 
 
@@ -230,6 +231,9 @@ def score_files(
     system: str, source: Path, target: Path, nbest: int = 1, changes: Sequence[str] = ()
 ) -> Iterator[Scored]:
     """log p of each line of `target`, `nbest` of them for each line of `source`, in constant memory."""
+    for change in changes:
+        if change.partition("=")[0] not in SCORING:
+            raise CallError(f"--set {change}: of what scores, {' and '.join(SCORING)} alone can be changed")
     translator = Translator.load(system, changes=changes)
     sources, targets = read_lines(source), read_lines(target)
     number = 0

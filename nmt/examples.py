@@ -14,6 +14,7 @@ Letters: P positions, N rows, E width of features, C components, V vocabulary.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -25,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nmt.checkpoint import read_shapes, read_tensors, write_tensors
+from nmt.checkpoint import read_notes, read_shapes, read_tensors, write_tensors
 from nmt.errors import CheckpointError
 
 FILE = "examples.safetensors"
@@ -101,8 +102,10 @@ class Examples:
             found[own].scatter_add_(1, one.pieces.expand_as(weights), weights)
         return found
 
-    def write(self, folder: Path) -> None:
-        write_tensors(folder / FILE, {field.name: getattr(self, field.name) for field in fields(self)})
+    def write(self, folder: Path, files: Sequence[str] = ()) -> None:
+        """`files` are those that were read besides what the recipe names."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_tensors(folder / FILE, tensors, {"files": json.dumps(files)})
 
     @classmethod
     def read(cls, folder: Path, stamp: str) -> Examples | None:
@@ -126,6 +129,12 @@ def count(folder: Path) -> int:
     """How many pairs a model folder has examples of. Raises CheckpointError where the file is not what it should be."""
     path = folder / FILE
     return read_shapes(path).get("sizes", (0,))[0] if path.exists() else 0
+
+
+def files(folder: Path) -> list[str]:
+    """Which files the examples of a model folder come from, besides those that its recipe names."""
+    path = folder / FILE
+    return list(json.loads(read_notes(path).get("files", "[]"))) if path.exists() else []
 
 
 class Index:

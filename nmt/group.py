@@ -9,9 +9,10 @@ to rounding; only what dropout draws differs. The first process validates, write
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -19,7 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed
 
-from nmt.errors import CallError
+from nmt.errors import CallError, TrainingError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)  # with the first process, which fetches, tokenises and validates while the others wait
@@ -41,7 +42,8 @@ class Group:
         if self.size == 1:
             return value
         box = [value]
-        distributed.broadcast_object_list(box, src=0)
+        with _connected():
+            distributed.broadcast_object_list(box, src=0)
         return box[0]
 
     def sums(self, *values: float) -> list[float]:
@@ -49,7 +51,8 @@ class Group:
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(total)
+        with _connected():
+            distributed.all_reduce(total)
         return total.tolist()
 
     def gather(self, weights: Sequence[Tensor]) -> None:
@@ -61,7 +64,8 @@ class Group:
                 weight.grad = torch.zeros_like(weight)
         grads = [weight.grad for weight in weights if weight.grad is not None]
         flat = torch.cat([grad.flatten() for grad in grads])  # one message for all
-        distributed.all_reduce(flat)
+        with _connected():
+            distributed.all_reduce(flat)
         parts = torch.split(flat, [grad.numel() for grad in grads])
         torch._foreach_copy_(grads, [part.view_as(grad) for part, grad in zip(parts, grads, strict=True)])
 
@@ -69,6 +73,14 @@ class Group:
         """Set what dropout draws in this update: other masks in each process, the same after a resume."""
         if self.size > 1:
             torch.manual_seed(zlib.crc32(f"{seed} {updates} {self.rank}".encode()))
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError:
+        raise TrainingError("another of the processes that train together has ended: see what it said") from None
 
 
 ALONE = Group()

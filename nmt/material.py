@@ -40,7 +40,11 @@ def _starter(whole: bool) -> dict[str, list[starter.Pair]]:
 def load_split(data: Data, split: str) -> Corpus:
     """The pairs of `train`, `valid` or `test`. Raises DataError, RecipeError."""
     found = _split(data, split)
-    if split != "train" or not data.extra:
+    if split != "train":
+        return found
+    if data.known:
+        found = corpus.mixed(found, [extra(data, path) for path in data.known])
+    if not data.extra:
         return found
     return corpus.mixed(found, [extra(data, path) for path in data.extra], data.extra_times, data.mix)
 
@@ -66,16 +70,11 @@ def lineage(recipe: Recipe) -> Iterator[Recipe]:
 
 
 def known(recipe: Recipe) -> Data:
-    """All that a translator has learnt from, each pair once: also what it knew before it was tuned."""
-    found: list[str] = []
-    first = recipe
-    try:
-        for first in lineage(recipe):
-            found = [*first.data.extra, *found]
-    except CheckpointError as error:
-        say(f"warning: what it learnt as data.extra before it was tuned is left out: {error}")
-    once = {"extra": tuple(dict.fromkeys(found)), "extra_times": 1, "mix": None}
-    return recipe.data.model_copy(update={**once, "drop_duplicates": first.data.drop_duplicates})
+    """All that a translator has learnt from: also what it knew before it was tuned, and then each pair once."""
+    data = recipe.data
+    files = tuple(dict.fromkeys((*data.known, *data.extra)))
+    again = {"drop_duplicates": True} if data.mix is not None else {}  # tuning turns it off
+    return data.model_copy(update={"known": (), "extra": files, "extra_times": 1, "mix": None, **again})
 
 
 def _split(data: Data, split: str) -> Corpus:

@@ -50,6 +50,7 @@ class Data(Section):
         1, ge=1, description="how often each extra pair is there (drop_duplicates takes all but one)"
     )
     mix: float | None = Field(None, ge=0, description="pairs of train, drawn, for each extra one; null: all of train")
+    known: tuple[str, ...] = Field((), description="files that mix draws from besides train: what a tuned model knew")
     hold_out: int = Field(0, ge=0, description="pairs taken out of train for valid, and as many for test, 0: none")
     max_length: int = Field(128, ge=1, description="pieces; longer training pairs are left out")
     max_ratio: float = Field(4.0, gt=1, description="pieces of the longer side over the shorter (short pairs exempt)")
@@ -66,7 +67,7 @@ class Data(Section):
             f"data.{about.field_name}: {given!r} is not allowed: give a name, or a list of one for each side"
         )
 
-    @field_validator("extra", mode="before")
+    @field_validator("extra", "known", mode="before")
     @classmethod
     def _or_one(cls, given: object) -> object:
         return (given,) if isinstance(given, str) else given
@@ -79,6 +80,10 @@ class Data(Section):
             raise ValueError("data needs a path, a hub data set or a generator: for instance `path: my-corpus`")
         if self.hold_out and (self.generator or (self.valid, self.test) != ("valid", "test")):
             raise ValueError("data.hold_out makes valid and test: leave out data.valid, data.test and data.generator")
+        if self.known and self.mix is None:
+            raise ValueError(
+                "data.known is for data.mix, which draws from train and from these: set that, or name them in extra"
+            )
         if self.mix is not None and not self.extra:
             raise ValueError(
                 "data.mix is for data.extra, the files to mix pairs of train with: name some, or leave it out"

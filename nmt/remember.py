@@ -39,8 +39,8 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
     machine = hardware.choose()
     member = Member.load(saved, machine)
     assert isinstance(member.model, Seq2Seq)
-    data = known(saved.recipe)
-    data = data.model_copy(update={"extra": (*data.extra, *(str(corpus.locate(str(file), None)) for file in files))})
+    data, more = known(saved.recipe), [str(corpus.locate(str(file), None).resolve()) for file in files]
+    data = data.model_copy(update={"extra": tuple(dict.fromkeys((*data.extra, *more)))})
     recipe = saved.recipe.model_copy(update={"data": data})
     material = gather(recipe, (member.source, member.target))
     warn_of(overlaps(recipe, material.corpus, material.valid))
@@ -48,8 +48,10 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
     with checkpoint.locked(folder):
         checkpoint.clean(folder)
         found = _read(member.model, material.train, machine, member.stamp)
-        found.write(folder)
+        found.write(folder, more)
     size = (folder / FILE).stat().st_size / 1e6
+    if not recipe.search.examples:
+        say(f"warning: {folder}: its recipe has search.examples=0: it looks at them only with another share in --set")
     say(f"{folder / FILE}: {len(found):,} pairs, {len(found.pieces):,} places in their targets, {size:,.0f} MB")
     return found
 

@@ -54,7 +54,7 @@ def _of_recipe(recipe: AnyRecipe) -> str:
 
 
 def _parameters(parts: dict[str, int]) -> str:
-    rows = [*parts.items(), ("all", sum(parts.values()))]
+    rows = [(name, count) for name, count in parts.items() if count] + [("all", sum(parts.values()))]
     return "parameters\n" + "\n".join(f"  {name:<8} {count:>12,}" for name, count in rows)
 
 
@@ -64,7 +64,7 @@ def _figures(info: dict[str, Any]) -> str:
     counts = ", ".join(f"{count:,} {what}" for what, count in info["data"].items() if isinstance(count, int))
     lines = [
         _parameters(info["parameters"]),
-        f"vocabulary   {pieces} pieces",
+        *([f"vocabulary   {pieces} pieces"] if pieces else []),
         f"data         {counts}",
         f"trained on   {info['hardware']}, torch {info['torch']}, nmt {info['package']}",
     ]

@@ -69,6 +69,12 @@ def shape(task: Task) -> Shape | None:
     return None
 
 
+def searches(one: Shape) -> bool:
+    """Whether the models of a shape write with a beam."""
+    section = one.KIND.model_fields.get("search")
+    return section is not None and "beam" in getattr(section.annotation, "model_fields", {})
+
+
 def _kind(task: Task) -> type[AnyRecipe]:
     other = shape(task)
     return other.KIND if other else Recipe
@@ -152,22 +158,29 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
     folder = folder or Path("runs") / recipe.name
     group = join()
     with contextlib.ExitStack() as stack:
+        state, over = None, False
         if group.first:
             _refuse(recipe, folder, resume)
             stack.enter_context(checkpoint.locked(folder))
-        group.same(None)  # the others wait until it is settled that there is something to train
-        state = checkpoint.read_state(folder) if resume else None
-        if state is None and (folder / checkpoint.WEIGHTS).is_file():
-            _stateless(folder, recipe)
-            return folder
-        if state is not None:
-            _not_beyond(folder, Position(**state["position"]), recipe)
-            if _finished(folder, state, recipe):
-                return folder
-        if resume and state is None:
-            say(f"{folder}: no checkpoint yet, starting from the beginning")
-        _train(recipe, folder, state, group)
+            state = checkpoint.read_state(folder) if resume else None
+            over = _over(folder, state, recipe)
+            if resume and state is None and not over:
+                say(f"{folder}: no checkpoint yet, starting from the beginning")
+        state, over = group.same((state, over))  # the others, which may not see the folder, wait for this
+        if not over:
+            _train(recipe, folder, state, group)
     return folder
+
+
+def _over(folder: Path, state: dict[str, Any] | None, recipe: AnyRecipe) -> bool:
+    """Whether there is nothing left to train; says so. Raises CallError where there is no going on."""
+    if state is not None:
+        _not_beyond(folder, Position(**state["position"]), recipe)
+        return _finished(folder, state, recipe)
+    if (folder / checkpoint.WEIGHTS).is_file():
+        _stateless(folder, recipe)
+        return True
+    return False
 
 
 def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group: Group) -> None:
@@ -175,7 +188,7 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group:
     hardware = choose(settings.device, settings.precision, settings.threads)
     say(f"on {hardware}" + (f", {group.size} processes" if group.size > 1 else ""))
     job = _job(recipe, hardware, folder if state is not None else None, group)
-    if state is not None:
+    if state is not None and group.first:
         _same_corpus(folder, job)
     if group.first:
         _start(folder, recipe, job, hardware, fresh=state is None)
@@ -209,7 +222,10 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group:
         _conclude(folder, position)
     if position.best is None:
         raise CallError(f"{folder}: no {settings.metric} on valid was a number: lower training.learning_rate")
-    say(f"done: {folder}, best {settings.metric} {position.best:.2f} on valid. Next: nmt evaluate {folder}")
+    best = f"best {settings.metric} {position.best:.2f} on valid"
+    if settings.keep == "last":
+        best = f"the last weights ({best})"
+    say(f"done: {folder}, {best}. Next: nmt evaluate {folder}")
 
 
 def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:

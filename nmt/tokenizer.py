@@ -26,6 +26,7 @@ from nmt.errors import CallError, CheckpointError, DataError
 PAD, BOS, EOS, UNK = range(4)
 NEVER = (PAD, BOS, UNK)  # what a translation does not have
 SPACE = "\u2581"  # how SentencePiece writes the space before a word
+LETTERS = 16  # of a piece, at most, as SentencePiece makes them
 WAYS = 16  # segmentations of a word to draw from
 KNOWN, SHORT = 200_000, 16  # words whose segmentations are kept, of so many pieces: a whole line without spaces is none
 VERSION = f"1 {sentencepiece.__version__}"  # raise it when the same text would give another tokenizer
@@ -156,7 +157,13 @@ class Tokenizer:
         text = "".join(self.pieces(word))
         if self._fixed(word) or not text.strip(SPACE):
             return [word]
-        ways = [tuple(way) for way in self._model.nbest_encode(text.replace(SPACE, " "), nbest_size=WAYS)]
+        try:
+            found = self._model.nbest_encode(text.replace(SPACE, " "), nbest_size=WAYS)
+        except RuntimeError:  # of a model of characters, which others may have been begun from
+            raise CallError(
+                "training.subword_sampling: a vocabulary of characters has no other segmentations: set it to 0"
+            ) from None
+        ways = [tuple(way) for way in found]
         return [way for way in ways if "".join(self.pieces(way)) == text] or [word]
 
     def _dropped(self, word: tuple[int, ...], share: float) -> list[tuple[int, ...]]:
@@ -186,15 +193,18 @@ class Tokenizer:
     def beginning(self, text: str) -> tuple[list[int], list[int]]:
         """The ids of a text that may end within a word, and those one of which has to follow; none if any may.
 
-        The last piece is left to what follows, since it may turn out longer: `fäh` goes on as `fährt`. After a space
-        a word has to begin.
+        The pieces of the last word are left to what follows, as far as one piece may stand for them: `fä h` goes on as
+        `fährt`. After a space a word has to begin.
         """
         (ids,) = self.encode([text])
         if ids and text[-1].isspace():
             return ids, self._longer(SPACE)
         if not ids or ids[-1] == UNK or self._model.is_byte(ids[-1]):
             return ids, []
-        return ids[:-1], self._longer(self._model.id_to_piece(ids[-1]))
+        pieces = self.pieces(ids)
+        word = max((at for at, piece in enumerate(pieces) if piece.startswith(SPACE)), default=0)
+        starts = range(max(word, len(ids) - LETTERS), len(ids))
+        return next((ids[:at], found) for at in starts if (found := self._longer("".join(pieces[at:]))))
 
     def _longer(self, start: str) -> list[int]:
         """The pieces that begin so."""

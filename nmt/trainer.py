@@ -140,6 +140,8 @@ class Trainer(Generic[B]):
         with self._catching_signals(), Bar("training", self.settings.epochs) as self.bar:
             while self.position.epoch < self.settings.epochs and not self._out_of_patience():
                 self._epoch()
+            if self._out_of_patience() and self.group.first:
+                self.bar.say(f"{self.position.since_best} validations without a better one: training ends here")
         self.position.finished = True
         self.save()
         return self.position

@@ -29,7 +29,7 @@ def job(recipe: Recipe, hardware: Hardware, folder: Path | None, group: Group = 
     """Everything to train a recipe; `folder` is that of a run that is resumed, whose tokenizers stay."""
     settings = recipe.training
     parent = Path(settings.init_from) if settings.init_from else None
-    material = _shared(recipe, inherited(recipe, folder), group)
+    material = _shared(recipe, inherited(recipe, folder) if group.first else None, group)
     if recipe.model.tie == "all" and material.source.fingerprint != material.target.fingerprint:
         origin = folder or settings.init_from or settings.teacher
         raise CallError(

@@ -26,8 +26,11 @@ SETTINGS = (
     "training.warmup=0",
     "training.guided_attention=0",  # it has learnt to look
     "training.teacher=null",
-    "training.keep=last",  # valid is of the old ones
+    "training.keep=last",  # valid is of the old ones, ...
+    "training.patience=null",  # ... on which it may get no better
+    "training.validate_every=null",
 )
+LEARNT = "learnt"  # the key of model.json that tells from which pairs
 SEEN, LEAST, MOST = 1200, 3, 60  # how often new pairs are seen, all together, and each of them at least and at most
 TRIED, SHOWN = 200, 3  # new pairs that are translated before and after, and of those that failed the ones printed
 
@@ -50,19 +53,25 @@ def tune(
     if first:
         say(f"{count:,} pairs to learn, {recipe.data.source} to {recipe.data.target}, first: {shown(*first)}")
     new = folder or old.resolve().with_name(f"{old.resolve().name}-tuned")
-    times = repetitions(count)
-    if resume and (new / checkpoint.RECIPE).is_file():  # if there are others now, it is better said of the pairs
+    times, learnt = repetitions(count), [one.digest for one in pairs]
+    if resume and (new / checkpoint.RECIPE).is_file():
+        if checkpoint.read_json(new / checkpoint.INFO).get(LEARNT, learnt) != learnt:
+            raise CallError(
+                f"{new} was tuned with other pairs, of which it has learnt: choose another folder with --out"
+            )
         times = checkpoint.read_recipe(Recipe, new).data.extra_times
     own = {
         "training.init_from": str(old.resolve()),
         "data.extra": places,
         "data.extra_times": times,
+        "data.known": material.known(recipe).extra,
     }
     settings = [*SETTINGS, *(setting(key, value) for key, value in own.items()), *changes]
     before = run.translator(str(old))  # before the long work, in case it cannot be used
     run.train(changed(recipe, settings), new, resume)
+    checkpoint.update_info(new, {LEARNT: learnt})
     if examples.count(old):
-        remember(new)
+        remember(new, [Path(file) for file in examples.files(old)])
     _tell(pairs, before, run.translator(str(new)))
     return new
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nmt import metrics
-from nmt.data import collate
+from nmt.data import by_length, collate
 from nmt.hardware import Hardware
 from nmt.material import Material
 from nmt.model import Seq2Seq
@@ -33,7 +33,7 @@ class Validation:
     def __call__(self, quick: bool) -> dict[str, Any]:
         """Figures over all of these; with `quick` over a few, only to see that it works."""
         count = min(16, len(self.sources)) if quick else len(self.sources)
-        nll = self._nll(8 if quick else 64, count)
+        nll = self._nll(count)
         translator = Translator([self.member], self.search, self.hardware.device, self.recipe)  # with weights as now
         lines = [one.text for one in translator.translate(self.sources[:count], warn=lambda message: None)]
         bleu = metrics.bleu(lines, self.references[:count], self.recipe.data.target)
@@ -44,12 +44,11 @@ class Validation:
         return figures | {"signature": bleu.signature, "decoding": "greedy, valid split"}
 
     @torch.inference_mode()
-    def _nll(self, size: int, count: int) -> float:
+    def _nll(self, count: int) -> float:
         """Nats per target piece, without smoothing."""
         total = tokens = 0.0
-        order = sorted(range(count), key=lambda row: len(self.pairs[1][row]))
-        for at in range(0, count, size):
-            rows = order[at : at + size]
+        lengths = [max(map(len, pair)) + 1 for pair in zip(*self.pairs, strict=True)][:count]
+        for rows in by_length(lengths, self.recipe.training.batch_tokens):
             batch = collate([self.pairs[0][row] for row in rows], [self.pairs[1][row] for row in rows])
             with self.hardware.autocast():
                 loss = self.model.loss(batch.to(self.hardware.device))

@@ -76,7 +76,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         {"checkpoint", "corpus", "data", "examples", "hardware", "material", "model", "progress", "tokenizer"}
         | {"translate"},
     ),
-    "distill": (7, {"checkpoint", "corpus", "formats", "material", "progress", "recipe", "translate"}),
+    "distill": (10, {"checkpoint", "corpus", "formats", "material", "progress", "recipe", "run", "translate"}),
     "export": (
         7,
         {

@@ -728,6 +728,15 @@ def test_score_of_nbest(toy: Toy) -> None:
     assert [float(x) for x in one.out.split()] == pytest.approx([float(x) for x in result.out.split()], abs=2e-4)
 
 
+def test_what_does_not_change_a_score_is_refused(toy: Toy) -> None:
+    write_lines(Path("a.en"), ["kala"])
+    write_lines(Path("a.de"), ["fisch"])
+    result = call("score", toy.attention, "a.en", "a.de", "--set", "search.language_model=runs/lm")
+    assert result.status == 2
+    assert "of what scores, search.examples and search.batch_tokens alone can be changed" in result.error
+    assert call("score", toy.attention, "a.en", "a.de", "--set", "search.examples=0").status == 0
+
+
 def test_a_pair_too_long_to_be_scored_is_named(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nmt.translate.SCORED", 20)
     monkeypatch.setattr("nmt.evaluate.CHUNK", 2)

@@ -595,7 +595,7 @@ def test_an_error_is_not_kept(small: Path) -> None:
     assert len(corpus.load("train", "en", "de", str(small))) == 2
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.5])
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.9])
 def test_a_damaged_cache_is_made_anew(
     small: Path, keep: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

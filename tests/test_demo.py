@@ -22,7 +22,7 @@ import yaml
 from toy import Served, Toy, call, pairs
 
 from nmt import checkpoint, serve
-from nmt.errors import CallError
+from nmt.errors import CallError, DataError
 from nmt.explain import explain
 from nmt.recipe import changed
 from nmt.service import BusyError, Service
@@ -481,6 +481,16 @@ def test_about_a_model_without_paths_of_the_machine(page: Any, toy: Toy) -> None
     assert "nrefs:1" in text
     assert Path(picture["value"]).is_file()
     assert str(toy.corpus.parent) not in text + recipe
+
+
+def test_programs_find_each_of_two_models_of_one_name(models: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    twice = page_module.Page([models[0], replace(models[0]), models[1], models[2]], tmp_path, tmp_path / "scratch")
+    for label, name in ((FIRST, "en-de"), (f"{FIRST} (2)", f"{FIRST} (2)"), (SECOND, "fixed")):
+        assert f"{json.dumps(name, ensure_ascii=False)}, api_name" in twice.about(label)[3]
+        assert twice.named(name) is twice.models[label]
+    with pytest.raises(DataError, match="no model for 'zz': there are en-de, de-en, attention, fixed, back"):
+        twice.named("zz")
 
 
 def test_about_an_evaluated_model_names_the_files_not_where_they_lie(toy: Toy, tmp_path: Path) -> None:

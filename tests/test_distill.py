@@ -71,6 +71,9 @@ def test_several_translations_of_each_line_are_taken(toy: Toy, back: Path, tmp_p
     written = list(zip(lines(out / "train.en"), lines(out / "train.de"), strict=True))
     given = list(zip(lines(toy.corpus / "train.en"), lines(toy.corpus / "train.de"), strict=True))
     assert len(set(written)) == len(written) > 4 * len(given)  # 1 + 3 + 3 but for those that are the same
+    assert recipe.load(out / "student.yaml").search == checkpoint.read(toy.attention).recipe.search, (
+        "not of this search"
+    )
     source, target = given[0]
     best = Translator.load(toy.attention, threads=1).translate([source], nbest=3, settings=_beam(toy.attention, 3))[0]
     own = [one.text for one in (best, *best.alternatives) if one.text != target]
@@ -167,6 +170,18 @@ def test_the_student_of_a_tuned_one_trains_as_what_was_tuned(toy: Toy, tmp_path:
     made = (tmp_path / "it's: # taught" / "train.en").read_text().splitlines()
     given = (toy.corpus / "train.en").read_text().splitlines()
     assert set(made) == {*given, *(source for source, _ in pairs(3, seed=5))}, "not only what was drawn"
+
+
+def test_the_student_of_a_tuned_one_needs_what_was_tuned(toy: Toy, tmp_path: Path) -> None:
+    new = tmp_path / "new.tsv"
+    new.write_text("en\tde\nkala\tfisch\n")
+    first = shutil.copytree(toy.attention, tmp_path / "first")
+    assert call("tune", first, new, "--out", tmp_path / "tuned").status == 0
+    shutil.rmtree(first)
+    found = call("distill", tmp_path / "tuned", "--out", tmp_path / "out")
+    assert "the student is trained as the teacher was before it was tuned, but " in found.error
+    assert f"{first}: no such model folder" in found.error
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_teacher_does_not_go_on_with_what_one_began(toy: Toy, tmp_path: Path) -> None:

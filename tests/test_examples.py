@@ -17,6 +17,7 @@ from nmt import checkpoint, examples
 from nmt.engine import Native, Reminding
 from nmt.errors import CheckpointError
 from nmt.examples import COMPONENTS, FILE, LIKENESS, TEMPERATURE, Compressed, Examples, Index, count, stamped
+from nmt.recipe import changed
 from nmt.translate import Translator
 
 VOCAB, WIDTH = 20, 12
@@ -253,12 +254,11 @@ def test_a_tuned_model_reads_what_it_knew_before(toy: Toy, tmp_path: Path) -> No
     texts = [(toy.corpus / f"train.{language}").read_text().splitlines() for language in ("en", "de")]
     own = set(zip(*texts, strict=True)).union(*(pairs(4 + number, seed=50 + number) for number in range(3)))
     assert f"{len(own)} pairs" in found.err
+    assert examples.files(again) == [str(files[2])]
     shutil.rmtree(once)
     found = call("remember", again)
     assert found.status == 0, found.err
-    assert f"warning: what it learnt as data.extra before it was tuned is left out: {once}: no such model folder" in (
-        found.err
-    )
+    assert f"{len(own - set(pairs(6, seed=52)))} pairs" in found.err, "it knows them without the run that it comes from"
     assert "nowhere.tsv': looked for" in call("remember", again, "nowhere.tsv").error
 
 
@@ -282,10 +282,21 @@ def test_a_model_trained_on_has_to_read_again(reminded: Path, tmp_path: Path) ->
 
 def test_what_remembers_remembers_when_it_was_tuned(reminded: Path, tmp_path: Path) -> None:
     new = write_lines(tmp_path / "new.tsv", ["en\tde", "kala juo nyt talo\tjetzt fisch katze katze"])
-    result = call("tune", reminded, new, "--out", tmp_path / "tuned", "--set", "training.epochs=1")
+    read = write_lines(tmp_path / "read.tsv", ["en\tde", "kala kala nyt puu\tbaum baum jetzt katze"])
+    shutil.copytree(reminded, folder := tmp_path / "run")
+    assert call("remember", folder, read).status == 0
+    result = call("tune", folder, new, "--out", tmp_path / "tuned")
     assert result.status == 0, result.err
-    assert "201 pairs, " in result.err
-    assert count(tmp_path / "tuned") == 201
+    assert "202 pairs, " in result.err
+    assert count(tmp_path / "tuned") == 202
+    assert examples.files(tmp_path / "tuned") == [str(read)], "also what it was shown"
+
+
+def test_reading_for_nothing_is_told(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy.attention, folder := tmp_path / "run")
+    assert "search.examples=0" not in call("remember", folder).err
+    checkpoint.write_recipe(folder, changed(checkpoint.read(folder).recipe, ["search.examples=0"]))
+    assert f"warning: {folder}: its recipe has search.examples=0" in call("remember", folder).err
 
 
 def test_a_test_set_that_is_remembered_is_told(toy: Toy, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from nmt.data import collate
 from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.metrics import bleu
 from nmt.recipe import Data, changed, load
+from nmt.validation import Validation
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,7 @@ def test_patience_ends_a_training_that_no_longer_improves(corpus: Path) -> None:
     rows = metrics(Path("run"), "valid")
     assert len(rows) < 20
     assert [row["best"] for row in rows[-2:]] == [False, False]
+    assert "2 validations without a better one: training ends here" in result.err
     result = call("train", recipe, "--out", "run", "--resume")
     assert result.status == 0
     assert "already: 2 validations without a better score: to go on, raise training.patience above 2" in result.err
@@ -503,14 +505,17 @@ def test_a_tuning_that_was_stopped_goes_on_with_what_it_began_with(
     assert recipe.data.extra == (str(Path("corrections/en-de.tsv").resolve()),)
     assert call(*command, "--resume", "--set=training.epochs=2").status == 0
     corrections.append(Path("corrections"), ("en", "de"), "kala", "fisch fisch", "toy")
-    result = call(*command, "--resume", "--set=training.epochs=3")
-    assert result.status == 2
-    assert "its corpus is not what it was when training began (train 1400, now 1448): put that back" in result.error
+    for more in ([], ["--set=training.epochs=3"]):
+        result = call(*command, "--resume", *more)
+        assert result.status == 2
+        assert f"{tmp_path / 'run'} was tuned with other pairs, of which it has learnt: choose another" in result.error
     assert (
         call("tune", tmp_path / "run", "corrections/en-de.tsv", "--out", "again", "--set=training.epochs=1").status == 0
     )
-    known = material.known(checkpoint.read(Path("again")).recipe)
-    assert (known.extra, known.drop_duplicates) == (recipe.data.extra, True), "each pair once"
+    again = checkpoint.read(Path("again")).recipe
+    assert again.data.known == recipe.data.extra, "of which it forgets little"
+    known = material.known(again)
+    assert (known.extra, known.known, known.drop_duplicates) == (recipe.data.extra, (), True), "each pair once"
     assert "in vain" not in result.err
     result = call("data", tmp_path / "run" / "recipe.yaml", "--set", "data.drop_duplicates=true")
     assert "warning: data.extra_times=48 is in vain without data.drop_duplicates=false" in result.err
@@ -536,6 +541,35 @@ def test_a_resumed_run_has_its_own_tokenizers_wherever_its_parent_went(toy: Toy)
         material.inherited(taught)
 
 
+def test_a_tuning_learns_all_pairs_whatever_valid_says(toy: Toy, tmp_path: Path) -> None:
+    """A recipe of `nmt init` stops where valid gets no better, which is of other text than the new pairs."""
+    shutil.copytree(toy.attention, old := tmp_path / "old")
+    recipe = changed(checkpoint.read(old).recipe, ["training.patience=1", "training.validate_every=1"])
+    checkpoint.write_recipe(old, recipe)
+    new = write_lines(tmp_path / "new.tsv", ["en\tde", *map("\t".join, pairs(30, seed=3))])
+    result = call("tune", old, new, "--out", tmp_path / "new")
+    assert result.status == 0, result.err
+    assert "epoch 1.00" in result.err
+    assert "done: " in result.err
+    assert "the last weights (best bleu " in result.err
+
+
+def test_pairs_are_mixed_with_what_was_tuned_on_before(toy: Toy, tmp_path: Path) -> None:
+    files = [
+        write_lines(tmp_path / f"{seed}.tsv", ["en\tde", *map("\t".join, pairs(150, seed=seed))]) for seed in (61, 62)
+    ]
+    base = checkpoint.read(toy.attention).recipe
+    data = changed(base, [f"data.extra={files[1]}", f"data.known={files[0]}", "data.mix=1"]).data
+    found = material.load_split(data, "train")
+    drawn = set(zip(found.source[:150], found.target[:150], strict=True))
+    assert len(found) == 300
+    assert 0 < len(drawn & (before := set(pairs(150, seed=61)))) < 150
+    train = material.load_split(base.data, "train")
+    assert drawn <= before | set(zip(train.source, train.target, strict=True))
+    with pytest.raises(RecipeError, match=r"data\.known is for data\.mix"):
+        changed(base, [f"data.known={files[0]}"])
+
+
 def test_what_cannot_be_tuned(toy: Toy) -> None:
     assert "runs/nothing: no such model folder" in call("tune", "runs/nothing", "a.tsv").error
     assert "no 'nowhere.tsv'" in call("tune", toy.attention, "nowhere.tsv", "--out", "run").error
@@ -549,6 +583,28 @@ def test_a_model_starts_from_another(toy: Toy) -> None:
     assert "the weights are not those of this recipe's model" in result.error
     result = call("train", toy.recipe, "--set", "training.init_from=runs/nothing", "--out", "third")
     assert "training.init_from: runs/nothing: no such model folder" in result.error
+
+
+def test_a_vocabulary_of_characters_has_nothing_to_sample(corpus: Path) -> None:
+    recipe = write_recipe(Path("toy.yaml"), corpus, {"tokenizer.model": "char", "training.epochs": 1})
+    assert call("train", recipe, "--out", "run").status == 0
+    more = write_recipe(Path("more.yaml"), corpus, {"training.init_from": "run", "training.subword_sampling": 0.5})
+    result = call("train", more, "--out", "next")
+    assert result.status == 2
+    assert "training.subword_sampling: a vocabulary of characters has no other segmentations" in result.error
+
+
+def test_validation_takes_no_larger_batches_than_training(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = changed(checkpoint.read(toy.attention).recipe, ["training.batch_tokens=30"])
+    member = Translator.load(toy.attention, threads=1).members[0]
+    gathered = material.gather(recipe, (member.source, member.target))
+    one = Validation(member.model, gathered, recipe, hardware.choose("cpu", "float32", 1))
+    sizes, loss = [], member.model.loss
+    monkeypatch.setattr(member.model, "loss", lambda batch: sizes.append(batch.source.numel()) or loss(batch))
+    found = one(False)["loss"]
+    assert max(sizes) <= 30
+    wide = Validation(member.model, gathered, checkpoint.read(toy.attention).recipe, one.hardware)
+    assert wide(False)["loss"] == pytest.approx(found, abs=1e-4)
 
 
 def test_a_student_learns_what_its_teachers_would_write(toy: Toy) -> None:

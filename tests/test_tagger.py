@@ -366,6 +366,8 @@ def test_frames_are_tagged(tagging: Path, monkeypatch: pytest.MonkeyPatch) -> No
         iter(tag(load(Path("runs/frames")), [("", line)]))
     )
     assert "line 2: write each frame as 2 numbers" in call("tag", "runs/frames", stdin="0,0\n0,x\n").error
+    assert "line 1: write each frame as 2 numbers" in call("tag", "runs/frames", stdin="0,1e39\n").err
+    assert "vocabulary" not in call("info", "runs/frames").out
 
 
 def test_rows_are_given_back_in_their_order(toy: Toy) -> None:
@@ -459,5 +461,6 @@ def test_what_cannot_be_tagged_is_said(tagging: Path, toy: Toy) -> None:
     write_lines(Path("short"), ["kala"])
     assert "short" in call("tag", "runs/tags", "short", "tagged/test.de").error
     assert "nothing to change" in call("evaluate", "runs/tags", "--set", "search.beam=3").error
+    assert "--beam: runs/tags chooses without a search" in call("evaluate", "runs/tags", "--beam", "3").error
     assert "a model for translation, not for tagging" in call("tag", toy.fixed).error
     assert "a model for tagging, not for translation" in call("translate", "runs/tags", stdin="x\n").error

@@ -207,6 +207,18 @@ def sampled(tokenizer: Tokenizer, lines: list[str], amount: float, seed: int) ->
 
 
 @subwords
+def test_a_text_that_ends_within_a_word_goes_on_as_the_whole_one(model: str) -> None:
+    tokenizer, reached, cuts = trained(model), 0, 0
+    for line in LINES[:5]:
+        (ids,) = tokenizer.encode([line])
+        for end in range(1, len(line)):
+            before, after = tokenizer.beginning(line[:end])
+            cuts += 1
+            reached += ids[: len(before)] == before and (not after or ids[len(before)] in after)
+    assert reached > 0.9 * cuts
+
+
+@subwords
 def test_sampling_depends_on_the_seed_alone(model: str) -> None:
     tokenizer = trained(model)
     draws = {seed: sampled(tokenizer, LINES, 0.3, seed) for seed in range(5)}

@@ -52,6 +52,8 @@ from nmt.tokenizer import EOS, UNK, Tokenizer
 PIECES = "target.model"
 NONE = -1  # the tag of padding
 TOGETHER = 4096  # steps that are tagged at once, padding counted
+LONGEST = 5_000  # words of a line to tag, at most: what joins its pieces grows with their square
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Pieces(Section):
@@ -451,6 +453,10 @@ def tag(one: Loaded, given: Iterable[tuple[str, str]], together: int = 64) -> It
         examples = []
         for source, text in group:
             words, number = words_of(text), next(numbers)
+            if len(words) > LONGEST:
+                raise DataError(
+                    f"line {number} has {len(words):,} words, at most {LONGEST:,} are tagged at once: break it in two"
+                )
             seen = None if one.pieces else _frames(words, number)
             examples.append(Example(words, seen, source, [NONE] * len(words)))
         full = [example for example in examples if example.words]
@@ -462,9 +468,9 @@ def tag(one: Loaded, given: Iterable[tuple[str, str]], together: int = 64) -> It
 
 def _frames(words: Sequence[str], number: int) -> NDArray[np.float32]:
     try:
-        seen = np.array([[float(part) for part in word.split(",")] for word in words], np.float32)
+        seen = np.array([[float(part) for part in word.split(",")] for word in words])
     except ValueError:  # no numbers, or not the same count of them
-        seen = np.empty((0, 0), np.float32)
-    if words and (seen.ndim != 2 or seen.shape[1] != frames.WIDTH or not np.isfinite(seen).all()):
+        seen = np.empty((0, 0))
+    if words and (seen.ndim != 2 or seen.shape[1] != frames.WIDTH or not (np.abs(seen) < LARGEST).all()):
         raise DataError(f"line {number}: write each frame as {frames.WIDTH} numbers with a comma between: 0.5,-0.25")
-    return seen
+    return seen.astype(np.float32)
