@@ -14,8 +14,7 @@ from nmt.cells import CELLS
 from nmt.context import BRIDGES
 from nmt.decoder import POSITIONS
 from nmt.encoder import DIRECTIONS, SUMMARIES
-from nmt.recipe import DecoderModel, EncoderModel, Model, Search, Section
-from nmt.search import METHODS
+from nmt.recipe import DecoderModel, EncoderModel, Model, Section
 
 B, T, S, Q, M = 3, 4, 5, 6, 8
 MASK = torch.arange(S) < torch.tensor([5, 2, 1]).unsqueeze(1)  # (B, S)
@@ -122,7 +121,6 @@ def test_unequal_widths(name: str) -> None:
         (EncoderModel, "direction", DIRECTIONS),
         (EncoderModel, "summary", SUMMARIES),
         (DecoderModel, "cell", CELLS),
-        (Search, "method", METHODS),
     ],
 )
 def test_a_recipe_offers_what_the_modules_have(section: type[Section], key: str, owner: object) -> None:

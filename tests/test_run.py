@@ -599,10 +599,12 @@ def test_validation_takes_no_larger_batches_than_training(toy: Toy, monkeypatch:
     member = Translator.load(toy.attention, threads=1).members[0]
     gathered = material.gather(recipe, (member.source, member.target))
     one = Validation(member.model, gathered, recipe, hardware.choose("cpu", "float32", 1))
-    sizes, loss = [], member.model.loss
-    monkeypatch.setattr(member.model, "loss", lambda batch: sizes.append(batch.source.numel()) or loss(batch))
+    shapes, loss = [], member.model.loss
+    monkeypatch.setattr(member.model, "loss", lambda batch: shapes.append(batch.source.shape) or loss(batch))
     found = one(False)["loss"]
-    assert max(sizes) <= 30
+    assert all(rows == 1 or rows * steps <= 30 for rows, steps in shapes)
+    assert sum(rows for rows, _ in shapes) == 20
+    assert any(rows > 1 for rows, _ in shapes)
     wide = Validation(member.model, gathered, checkpoint.read(toy.attention).recipe, one.hardware)
     assert wide(False)["loss"] == pytest.approx(found, abs=1e-4)
 
