@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterable, Iterator
@@ -96,7 +97,8 @@ def init(
         raise CallError("give --source-file and --target-file, or --file with both sides")
     files = [file] if file else [side for side in (source_file, target_file) if side]
     _print(write(files, source, target, out, columns).rstrip())
-    say(f"written to {out}; next: nmt data {out}, then nmt train {out}")
+    place = shlex.quote(str(out))
+    say(f"written to {out}; next: nmt data {place}, then nmt train {place}")
 
 
 @app.command()
@@ -342,7 +344,7 @@ def distill(
 
     added = write(system, out, back, nbest, _search(beam, changes))
     say(f"written to {out}, with {added:,} pairs more")
-    say(f"next: nmt train {out / RECIPE} --set model.decoder.hidden=256 --out runs/student")
+    say(f"next: nmt train {shlex.quote(str(out / RECIPE))} --set model.decoder.hidden=256 --out runs/student")
 
 
 @app.command()
@@ -364,8 +366,8 @@ def export(
     from nmt.export import export as write
     from nmt.progress import say
 
-    size = write(model, out, precision.value, shortlist) / 1e6
-    say(f"written to {out}, {size:.1f} MB; next: nmt evaluate {out}, nmt translate {out}")
+    size, place = write(model, out, precision.value, shortlist) / 1e6, shlex.quote(str(out))
+    say(f"written to {out}, {size:.1f} MB; next: nmt evaluate {place}, nmt translate {place}")
 
 
 @app.command()

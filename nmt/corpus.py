@@ -312,7 +312,10 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str) -
             return whole[:1]
         if source or target:
             other = languages[1 if source else 0]
-            raise DataError(f"{source or target}: no {stem}.{other} beside it: both sides are needed")
+            raise DataError(
+                f"{source or target}: no {stem}.{other} beside it: both sides are needed: add it, or move this one "
+                "to another folder"
+            )
     raise MissingSplitError(
         f"{folder}: no split '{split}': looked for {split}.{languages[0]} and {split}.{languages[1]}, and for {split} "
         f"with one of {', '.join(READERS)} (also {', '.join(PACKED)}): put it there, or name its file in {key}"

@@ -19,10 +19,11 @@ import io
 import json
 import lzma
 import re
+import shlex
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree import ElementTree
@@ -38,6 +39,8 @@ PACKED = (".gz", ".xz", ".zst")
 CORRECTED = ("time", "model")  # the columns that tell a table of corrections, where the last of a source counts
 
 BOM = b"\xef\xbb\xbf"
+_ZIP = b"PK\x03\x04"
+_LOOK = 100  # lines from which the mark between the columns of a CSV is told
 _BREAK = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 _CODES = ("bpt", "ept", "ph", "it", "ut")  # TMX 1.4b, section 3.4: native codes, not words
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -90,7 +93,12 @@ def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
         line = raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
         if number == 1:
             if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise DataError(f"{name}: this is UTF-16: make it UTF-8, for instance iconv -f UTF-16 -t UTF-8")
+                raise DataError(f"{name}: this is UTF-16: make it UTF-8: {_converted('UTF-16', name)}")
+            if line.startswith(_ZIP):
+                raise DataError(
+                    f"{name}: this is a document of Word, Excel or the like: save it as plain text in UTF-8 there, a "
+                    "table as CSV"
+                )
             line = line.removeprefix(BOM)
         if b"\0" in line:
             raise DataError(f"{name}: line {number}: a NUL byte: this is no plain text, or it is damaged")
@@ -101,8 +109,13 @@ def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{name}: line {number}: byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8: correct it, "
-                "or convert the file, for instance iconv -f LATIN1 -t UTF-8"
+                f"or convert the file: {_converted('WINDOWS-1252', name)}"
             ) from None
+
+
+def _converted(encoding: str, name: str) -> str:
+    """A command that makes UTF-8 of a file."""
+    return f"for instance iconv -f {encoding} -t UTF-8 {shlex.quote(name)} > new.txt"
 
 
 def kind(name: str) -> str:
@@ -217,13 +230,18 @@ def _table(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
             "--columns SOURCE TARGET); if this is a pair of sentences, put a line above it that names the columns"
         )
     else:
+        if len(head[1]) > 2 and (odd := next((cell for cell in head[1][:2] if cell.strip().isdigit()), "")):
+            raise MissingColumnsError(
+                f"{path}: line {head[0]}: '{odd}' is a number, and a sentence is looked for there: put a line above it "
+                f"that names the {len(head[1])} columns, '{languages[0]}' and '{languages[1]}' among them"
+            )
         rows = chain([head], rows)
     if set(CORRECTED) <= set(head[1][2:]):
         rows = iter({row[0]: (number, row) for number, row in rows}.values())
     needed = max(left, right) + 1
     for number, row in rows:
         if len(row) < needed:
-            mark = "tabs" if tabs else "commas"
+            mark = "tabs" if tabs else "commas or semicolons"
             raise DataError(f"{path}: line {number} has {len(row)} of the {needed} columns needed, separated by {mark}")
         if any(row[len(head[1]) :]):
             why = "a tab parts columns, and none may be in a text" if tabs else "quote a text with commas in it"
@@ -238,14 +256,25 @@ def _tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _comma_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows between commas, or semicolons, as Excel has it, where these alone part the first lines evenly."""
     csv.field_size_limit(2**31 - 1)  # the default refuses long fields
-    reader = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
+    lines = (f"{line}\n" for line in read_lines(path))
+    first = list(islice(lines, _LOOK))
+    mark = ";" if _even(first, ";") and not _even(first, ",") else ","
+    reader = csv.reader(chain(first, lines), delimiter=mark, strict=True)
     try:
         for row in reader:
             if row:
                 yield reader.line_num, row
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}") from None
+
+
+def _even(lines: Sequence[str], mark: str) -> bool:
+    """Whether all rows have as many columns, more than one; the last, which may go on behind these lines, left out."""
+    rows = [len(row) for row in csv.reader(lines, delimiter=mark) if row]
+    counts = set(rows[:-1] if len(lines) == _LOOK else rows)
+    return len(counts) == 1 and counts != {1}
 
 
 def _json(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:

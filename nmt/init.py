@@ -128,6 +128,11 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
             f"{' and '.join(map(str, files))}: their names do not end with two languages (.en, .de): "
             "say which they are with --source and --target"
         )
+    if len(files) == 2 and tuple(Path(unpacked(file.name)).suffix.lstrip(".") for file in files) == found[::-1]:
+        say(
+            f"warning: {files[0].name} is read as {found[0]}, {files[1].name} as {found[1]}: "
+            "their names say the opposite"
+        )
     return found[0], found[1]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -225,7 +226,7 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group:
     best = f"best {settings.metric} {position.best:.2f} on valid"
     if settings.keep == "last":
         best = f"the last weights ({best})"
-    say(f"done: {folder}, {best}. Next: nmt evaluate {folder}")
+    say(f"done: {folder}, {best}. Next: nmt evaluate {shlex.quote(str(folder))}")
 
 
 def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:

@@ -43,7 +43,9 @@ def tune(
     Says how many of the new pairs it has learnt. One that remembers what it has read does so afterwards too. Raises
     CheckpointError for a folder that is no translator's, and what `nmt.run.train` raises.
     """
-    recipe = checkpoint.read(old).recipe
+    saved = checkpoint.read(old)
+    saved.weights()  # before the long work: an exported translator has none
+    recipe = saved.recipe
     if not files:
         raise CallError("nothing to learn from: name a file of sentence pairs")
     places = [str(corpus.locate(str(file), None).resolve()) for file in files]  # found from any folder later

@@ -265,7 +265,7 @@ def test_formats(
         ("train.tsv", "a\tb\n", ("x", "y"), "line 1: no columns 'x' and 'y' among a, b"),
         ("train.tsv", "", None, "empty, no sentence pairs"),
         ("train.tsv", "en\tde\n", None, "empty, no sentence pairs"),
-        ("train.csv", "a;b\n", None, "line 1 has 1 of the 2 columns needed, separated by commas"),
+        ("train.csv", "a|b\n", None, "line 1 has 1 of the 2 columns needed, separated by commas or semicolons"),
         ("train.csv", 'a,b\n"c"d,e\n', None, "line 2: not CSV"),
         ("train.csv", 'a,b\nc,"d\n', None, "line 2: not CSV"),
         ("train.csv", "a,b\0\n", None, "line 1: a NUL byte"),
@@ -593,6 +593,44 @@ def test_an_error_is_not_kept(small: Path) -> None:
             corpus.load("train", "en", "de", str(small))
     write(small / "train.de", "c\nd\n")
     assert len(corpus.load("train", "en", "de", str(small))) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "pairs"),
+    [
+        ("\ufeffen;de\r\nHello, you;Hallo, du\r\n", [("Hello, you", "Hallo, du")]),
+        ("Hello, you;Hallo, du\nYes;Ja\n", [("Hello, you", "Hallo, du"), ("Yes", "Ja")]),
+        ('"a;b";c\nd;"e, f\ng"\n', [("a;b", "c"), ("d", "e, f g")]),
+        ("a;b,c\nd;e,f\n", [("a;b", "c"), ("d;e", "f")]),
+        ("x,y\n" * 150 + '"p;q",z\n', [("x", "y")] * 150 + [("p;q", "z")]),
+        ("x;y\n" * 150, [("x", "y")] * 150),
+    ],
+)
+def test_a_csv_between_semicolons(content: str, pairs: list[tuple[str, str]], tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", content)
+    assert list(formats.read_pairs([tmp_path / "a.csv"], ("en", "de"))) == pairs
+
+
+def test_numbers_are_not_taken_for_sentences(tmp_path: Path) -> None:
+    rows = "1276\tLet's try something.\t77\tLassen Sie uns etwas versuchen!\n"
+    write(tmp_path / "a.tsv", rows)
+    with pytest.raises(
+        DataError, match=r"line 1: '1276' is a number, .* that names the 4 columns, 'en' and 'de' among"
+    ):
+        list(formats.read_pairs([tmp_path / "a.tsv"], ("en", "de")))
+    write(tmp_path / "a.tsv", "one\ten\ttwo\tde\n" + rows)
+    assert len(list(formats.read_pairs([tmp_path / "a.tsv"], ("en", "de")))) == 1
+
+
+def test_a_document_of_an_office_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"PK\x03\x04\x14\x00\x06\x00")
+    with pytest.raises(
+        DataError, match=r"a\.txt: this is a document of Word, Excel or the like: save it as plain text"
+    ):
+        list(formats.read_lines(tmp_path / "a.txt"))
+    (tmp_path / "my text.txt").write_bytes(b"M\xe4dchen\n")
+    with pytest.raises(DataError, match=r"iconv -f WINDOWS-1252 -t UTF-8 '.*my text\.txt' > new\.txt"):
+        list(formats.read_lines(tmp_path / "my text.txt"))
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.9])

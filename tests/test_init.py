@@ -324,6 +324,15 @@ def test_long_sentences_get_the_shortcut_and_fewer_epochs(monkeypatch: pytest.Mo
     assert made[1].training.epochs == 10
 
 
+def test_names_that_say_the_opposite_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [write("p.de"), write("p.en")]
+    init.write(files, "en", "de", Path("my.yaml"))
+    assert "warning: p.de is read as en, p.en as de: their names say the opposite" in capsys.readouterr().err
+    init.write(files, None, None, Path("other.yaml"))
+    init.write(files, "deu", "eng", Path("third.yaml"))
+    assert "the opposite" not in capsys.readouterr().err
+
+
 def test_what_is_wrong_is_said_and_nothing_is_written() -> None:
     english, german, plain, few = write("p.en"), write("p.de"), write("plain"), write("few.en", 9)
     taken = Path("taken.yaml")
