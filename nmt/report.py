@@ -110,7 +110,7 @@ def data(recipe: Recipe, where: str) -> str:
     try:
         material = gather(recipe, inherited(recipe))
     except MissingCorpusError as error:
-        about = header(find(where))
+        about = "" if str(error).startswith("data.extra") else header(find(where))
         raise DataError(f"{error}\n{about}" if about else str(error)) from None
     first = material.corpus.source[0], material.corpus.target[0]
     lines = [f"first  {shown(*first)}", f"train  {material.filtered}"]

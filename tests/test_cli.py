@@ -453,6 +453,15 @@ def test_an_ensemble_needs_one_target_vocabulary(toy: Toy, tmp_path: Path) -> No
     assert "must write the same target pieces, these have different vocabularies" in result.error
 
 
+def test_where_the_files_are_to_be_had_is_said_of_the_corpus_not_of_what_is_added(toy: Toy) -> None:
+    Path("my.yaml").write_text("# The files: https://example.org\n" + toy.recipe.read_text())
+    for change, said in (("data.path=nowhere", True), ("data.extra=nowhere.tsv", False)):
+        result = call("data", "my.yaml", "--set", change)
+        assert result.status == 1
+        assert "nowhere" in result.err
+        assert ("The files: https://example.org" in result.err) == said
+
+
 def test_an_ensemble_is_of_one_pair_of_languages(toy: Toy, tmp_path: Path) -> None:
     shutil.copytree(toy.attention, tmp_path / "other")
     recipe = tmp_path / "other" / "recipe.yaml"
