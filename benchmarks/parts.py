@@ -3,8 +3,8 @@
 Training: the operations of updates by kind, as PyTorch's own profiler counts them on the main thread; what it does not
 see is Python's. Translating, with the model folder RUN: the encoder, the decoder's steps, the search between them, and
 all else (pieces to text and back), greedily and with the run's beam, one sentence alone and many. The corpus is in
-$NMT_DATA. RUN may be an exported folder, which is timed step by step over all its pieces: greedily, and with a shortlist,
-`nmt translate` is faster. `--set search.precision=bf16` and the like change its search.
+$NMT_DATA. RUN may be an exported folder, timed step by step over all its pieces: greedily, and with a shortlist, `nmt
+translate` is faster. `--set search.precision=bf16` and the like change its search.
 """
 
 from __future__ import annotations

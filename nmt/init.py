@@ -147,8 +147,8 @@ def _stands_alone(languages: Pair, folder: Path, names: Sequence[str], columns: 
     if len(missing) == 1:
         there = "test" if missing == ["valid"] else "valid"
         say(
-            f"warning: {folder.resolve().name} has a {there} set but no {missing[0]} set, so both are taken out of the corpus and "
-            f"yours is not read: put {missing[0]}.* beside it"
+            f"warning: {folder.resolve().name} has a {there} set but no {missing[0]} set, so both are taken out of the "
+            f"corpus and yours is not read: put {missing[0]}.* beside it"
         )
     elif missing and (others := [one for one in sorted(os.listdir(folder)) if SETS.match(one) and one not in names]):
         say(
