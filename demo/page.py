@@ -84,13 +84,13 @@ class Model:
 
 
 class Turn:
-    """What a visitor waits for: the translation that was begun last, and none once another model is chosen."""
+    """What a visitor waits for: the translation that was begun last, or nothing once another model is chosen."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number, self.empty = 0, True
 
-    def begin(self) -> int:
-        self.number += 1
+    def begin(self, empty: bool = False) -> int:
+        self.number, self.empty = self.number + 1, empty
         return self.number
 
 
@@ -244,7 +244,11 @@ class Page:
 
     def cleared(self, label: str, turn: Turn) -> tuple[Any, ...]:
         """Nothing is left of what another model wrote, or is writing."""
-        turn.begin()
+        turn.begin(empty=True)
+        return self.nothing(label)
+
+    def nothing(self, label: str) -> tuple[Any, ...]:
+        """Translation, words, work and choices of a page where nothing was translated yet."""
         return "", view.sentences([], self.models[label].languages, 0), None, NOTHING
 
     def swap(self, label: str, source: str, target: str, turn: Turn) -> tuple[Any, ...]:
@@ -265,14 +269,14 @@ class Page:
     ) -> Iterator[tuple[Any, ...]]:
         """Translate a text; its sentences are shown as they come, those that come together at once.
 
-        It ends where it is no longer its turn, and leaves the page as it is then.
+        It ends where it is no longer its turn.
         """
         model, number = self.models[label], turn.begin()
         with told():
             work = Work(model, document.from_text(limited(text), model.languages[0]))
             if not work.document.sentences:
                 gr.Info("There is no text to translate: type or paste one first")
-                yield "", view.sentences([], model.languages, 0), None, NOTHING
+                yield self.nothing(label)
                 return
             search = settings(model, beam, length, sampling, temperature)
             count = int(nbest) if sampling else min(int(nbest), int(beam))  # more would widen the beam
@@ -283,8 +287,8 @@ class Page:
                     ask = partial(model.service.translate, sentences[start : start + some], count, None, True, search)
                     asked = patiently(ask) if start else ask()
                     for place, translation in enumerate(answers(asked), start=1):
-                        if turn.number != number:
-                            yield (gr.skip(),) * 4
+                        if turn.number != number:  # what was on its way may have come after the page was cleared
+                            yield self.nothing(label) if turn.empty else (gr.skip(),) * 4
                             return
                         work = replace(work, done=(*work.done, translation))
                         if place == len(asked) or not asked[place].done():
