@@ -70,10 +70,13 @@ def tune(
     }
     settings = [*SETTINGS, *(setting(key, value) for key, value in own.items()), *changes]
     before = run.translator(str(old))  # before the long work, in case it cannot be used
+    more = [Path(file) for file in examples.files(old)]
+    for gone in (file for file in more if not file.exists()):
+        say(f"warning: {gone} is gone, which {old} was shown: what it remembered of that is left out")
     run.train(changed(recipe, settings), new, resume)
     checkpoint.update_info(new, {LEARNT: learnt})
     if examples.count(old):
-        remember(new, [Path(file) for file in examples.files(old)])
+        remember(new, [file for file in more if file.exists()])
     _tell(pairs, before, run.translator(str(new)))
     return new
 

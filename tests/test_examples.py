@@ -290,6 +290,11 @@ def test_what_remembers_remembers_when_it_was_tuned(reminded: Path, tmp_path: Pa
     assert "202 pairs, " in result.err
     assert count(tmp_path / "tuned") == 202
     assert examples.files(tmp_path / "tuned") == [str(read)], "also what it was shown"
+    read.unlink()
+    result = call("tune", folder, new, "--out", tmp_path / "again")
+    assert result.status == 0, result.err
+    assert f"warning: {read} is gone, which {folder} was shown" in result.err
+    assert "201 pairs, " in result.err
 
 
 def test_reading_for_nothing_is_told(toy: Toy, tmp_path: Path) -> None:
