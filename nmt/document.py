@@ -20,7 +20,7 @@ from itertools import accumulate, pairwise
 from pathlib import PurePath
 
 from nmt.errors import DataError
-from nmt.formats import BOM, decode_lines
+from nmt.formats import BOM, decode_lines, even
 
 SUBTITLES = (".srt", ".vtt")
 SUFFIXES = (".txt", ".tsv", ".csv", *SUBTITLES)
@@ -151,8 +151,7 @@ def _cells(text: str, name: str) -> tuple[str, list[list[str]]]:
         except csv.Error as error:
             wrong.append(error)
     for mark, rows in found.items():
-        counts = {len(row) for row in rows if row}
-        if len(counts) == 1 and counts != {1}:
+        if even(rows):
             return mark, rows
     if wrong and not any(len(row) > 1 for rows in found.values() for row in rows):
         raise DataError(f"{name}: this is no CSV: {wrong[0]}")

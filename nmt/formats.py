@@ -260,7 +260,8 @@ def _comma_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(2**31 - 1)  # the default refuses long fields
     lines = (f"{line}\n" for line in read_lines(path))
     first = list(islice(lines, _LOOK))
-    mark = ";" if _even(first, ";") and not _even(first, ",") else ","
+    semicolons, commas = (_even(first, mark) for mark in ";,")
+    mark = ";" if semicolons and not commas else ","
     reader = csv.reader(chain(first, lines), delimiter=mark, strict=True)
     try:
         for row in reader:
@@ -271,9 +272,14 @@ def _comma_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _even(lines: Sequence[str], mark: str) -> bool:
-    """Whether all rows have as many columns, more than one; the last, which may go on behind these lines, left out."""
-    rows = [len(row) for row in csv.reader(lines, delimiter=mark) if row]
-    counts = set(rows[:-1] if len(lines) == _LOOK else rows)
+    """Whether a mark parts the first lines evenly; the last row, which may go on behind them, left out."""
+    rows = [row for row in csv.reader(lines, delimiter=mark) if row]
+    return even(rows[:-1] if len(lines) == _LOOK else rows)
+
+
+def even(rows: Iterable[Sequence[str]]) -> bool:
+    """Whether all rows, empty ones left out, have as many columns, and more than one."""
+    counts = {len(row) for row in rows if row}
     return len(counts) == 1 and counts != {1}
 
 
