@@ -181,6 +181,8 @@ def inherited(recipe: Recipe, folder: Path | None = None) -> tuple[Tokenizer, To
             if not place.is_dir():
                 raise CallError(f"training.{key}: {place}: no such model folder")
             folder = folder or place
+        if folder and recipe.tokenizer != checkpoint.read(folder).recipe.tokenizer:
+            say(f"the pieces are those of {folder}, not what the recipe's tokenizer says")
     return (Tokenizer.load(folder / SOURCE), Tokenizer.load(folder / TARGET)) if folder else None
 
 

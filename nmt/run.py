@@ -176,12 +176,24 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
 def _over(folder: Path, state: dict[str, Any] | None, recipe: AnyRecipe) -> bool:
     """Whether there is nothing left to train; says so. Raises CallError where there is no going on."""
     if state is not None:
-        _not_beyond(folder, Position(**state["position"]), recipe)
-        return _finished(folder, state, recipe)
+        at = _position(folder, state)
+        _not_beyond(folder, at, recipe)
+        return _finished(folder, at, recipe)
     if (folder / checkpoint.WEIGHTS).is_file():
         _stateless(folder, recipe)
         return True
     return False
+
+
+def _position(folder: Path, state: Mapping[str, Any]) -> Position:
+    try:
+        return Position(**state["position"])
+    except (KeyError, TypeError) as error:
+        raise _no_state(folder, error) from None
+
+
+def _no_state(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{folder / checkpoint.STATE}: not a state of this model ({error}): train again with --out")
 
 
 def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group: Group) -> None:
@@ -209,10 +221,7 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group:
         try:
             trainer.resume(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            state_file = folder / checkpoint.STATE
-            raise CheckpointError(
-                f"{state_file}: not a state of this model ({error}): train again with --out"
-            ) from None
+            raise _no_state(folder, error) from None
         say(f"going on at epoch {trainer.position.epoch}, update {trainer.position.updates}")
     try:
         position = trainer.run()
@@ -226,7 +235,9 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group:
     best = f"best {settings.metric} {position.best:.2f} on valid"
     if settings.keep == "last":
         best = f"the last weights ({best})"
-    say(f"done: {folder}, {best}. Next: nmt evaluate {shlex.quote(str(folder))}")
+    verbs = ("remember", "evaluate") if recipe.task == "translation" else ("evaluate",)
+    then = ", then ".join(f"nmt {verb} {shlex.quote(str(folder))}" for verb in verbs)
+    say(f"done: {folder}, {best}. Next: {then}")
 
 
 def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
@@ -286,10 +297,10 @@ def _same_corpus(folder: Path, job: Job[Any]) -> None:
         )
 
 
-def _finished(folder: Path, state: Mapping[str, Any], recipe: AnyRecipe) -> bool:
+def _finished(folder: Path, at: Position, recipe: AnyRecipe) -> bool:
     """Whether there is nothing left to train; says so."""
     info = checkpoint.read_json(folder / checkpoint.INFO)
-    at, patience = Position(**state["position"]), recipe.training.patience
+    patience = recipe.training.patience
     if not at.finished:
         return False
     if patience is not None and at.since_best >= patience:

@@ -219,8 +219,8 @@ class Trainer(Generic[B]):
             if at.skipped_in_a_row >= MOST_SKIPPED:
                 raise TrainingError(
                     f"the loss was not finite for {MOST_SKIPPED} updates in a row: lower training.learning_rate "
-                    f"(now {self.settings.learning_rate}), raise training.warmup, or set training.precision=float32; "
-                    f"the last checkpoint is untouched"
+                    f"(now {self.settings.learning_rate}), raise training.warmup, or set training.precision=float32, "
+                    f"and train anew with --out; the last checkpoint is untouched"
                 )
             return
         at.skipped_in_a_row = 0

@@ -462,6 +462,10 @@ def test_what_was_stopped_may_end_sooner(toy: Toy, monkeypatch: pytest.MonkeyPat
     torch.save(state | {"position": state["position"] | {"finished": False}}, "run/training/state.pt")
     result = call("train", toy.recipe, "--set=training.epochs=2", *flags, "--resume")
     assert result.status == 0, "stopped after its last update, it still ends"
+    for other in ({"position": state["position"] | {"phase": 1}}, {"position": 7}):
+        torch.save(state | other, "run/training/state.pt")
+        result = call("train", toy.recipe, "--set=training.epochs=2", *flags, "--resume")
+        assert (result.status, "run/training/state.pt: not a state of this model" in result.error) == (1, True)
 
 
 def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
@@ -539,6 +543,16 @@ def test_a_resumed_run_has_its_own_tokenizers_wherever_its_parent_went(toy: Toy)
     taught = changed(checkpoint.read(toy.attention).recipe, [f"training.teacher={toy.attention}+gone"])
     with pytest.raises(CallError, match=r"training\.teacher: gone: no such model folder"):
         material.inherited(taught)
+
+
+def test_pieces_of_another_model_are_told_of_where_the_recipe_has_others(
+    toy: Toy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = changed(checkpoint.read(toy.attention).recipe, [f"training.init_from={toy.attention}"])
+    material.inherited(begun)
+    assert "pieces" not in capsys.readouterr().err
+    material.inherited(changed(begun, ["tokenizer.vocab_size=9999"]))
+    assert f"the pieces are those of {toy.attention}, not what the recipe's tokenizer says" in capsys.readouterr().err
 
 
 def test_a_tuning_learns_all_pairs_whatever_valid_says(toy: Toy, tmp_path: Path) -> None:
