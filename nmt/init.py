@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -238,9 +239,10 @@ def _alike(source: Sequence[str], target: Sequence[str]) -> bool:
 
 
 def _sample(pairs: Corpus) -> tuple[list[str], list[str]]:
-    """At most SAMPLE pairs, from all parts of the corpus."""
-    every = -(-len(pairs) // SAMPLE)
-    return list(pairs.source[::every]), list(pairs.target[::every])
+    """At most SAMPLE pairs, drawn: what stands in a corpus by turns, long and short captions say, is not every nth."""
+    rows = sorted(random.Random(1).sample(range(len(pairs)), min(SAMPLE, len(pairs))))
+    source, target = pairs.source, pairs.target
+    return [source[row] for row in rows], [target[row] for row in rows]
 
 
 def _vocabulary(pairs: Corpus, wanted: int, joint: bool) -> tuple[int, bool, bool]:

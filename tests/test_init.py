@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toy import call
 
-from nmt import init, material, recipe
+from nmt import corpus, init, material, recipe
 from nmt.errors import CallError, DataError
 
 
@@ -172,6 +172,15 @@ def test_of_a_large_corpus_a_part_is_looked_at_and_allows_as_many_pieces_as_it_d
     init.write(files, None, None, Path("my.yaml"))
     made = recipe.load("my.yaml")
     material.train_tokenizers(made, material.load_split(made.data, "train"))
+
+
+def test_sentences_that_are_long_and_short_by_turns_are_drawn_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each picture in Multi30k a long caption comes first, then a short one."""
+    monkeypatch.setattr(init, "SAMPLE", 400)
+    text = [f"{line} {' w' * (0 if row % 3 else 10)}" for row, line in enumerate(lines(1_200))]
+    pairs = corpus.from_pairs(text, text, "captions")
+    words = [init._words(side) for side in init._sample(pairs)]
+    assert words == pytest.approx([init._words(text)] * 2, abs=1)
 
 
 def test_a_large_corpus_whose_part_allows_it_gets_the_pieces_of_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
