@@ -4,7 +4,7 @@
 
 Which pairs are held out depends on their text alone: those with the smallest hash of both sides. So they are the same
 on every machine, in whatever order the pairs lie and in both directions (what a model of the opposite direction judges
-or writes is as new to it), and most of them stay when pairs are added. A pair that shares a side with one held out
+or writes is as new to it), and most of them stay, each in its part, when pairs are added. A pair that shares a side with one held out
 leaves train, where sides are the same if their letters, with their marks, and digits are, however they are composed; so
 training has nothing of a test set but what `data.extra` brings, which is counted.
 """
@@ -25,7 +25,7 @@ from nmt.corpus import Corpus, stored
 from nmt.errors import DataError
 from nmt.formats import Pair
 
-VERSION = 4  # raise it when the same corpus would be split in another way
+VERSION = 5  # raise it when the same corpus would be split in another way
 PARTS = ("train", "valid", "test")
 MOST = 4  # at most one in so many different pairs is held out
 
@@ -68,9 +68,13 @@ def _rows(whole: Corpus, count: int) -> Rows:
             f"{whole.name}: data.hold_out: {count:,} pairs for valid and as many for test are too many of "
             f"{len(first):,} different ones: set it to {len(first) // (2 * MOST):,} or less"
         )
-    held = first[: 2 * count]
+    even = (source ^ target)[first] % 2 == 0  # not every other one: where pairs are added, valid would become test
+    one, other = first[even], first[~even]
+    test = np.concatenate([one, other[::-1]])[:count]  # of few pairs nearly all may be even
+    valid = np.concatenate([other, one[::-1]])[:count]
+    held = np.concatenate([test, valid])
     rest = ~np.isin(source, source[held]) & ~np.isin(target, target[held])
-    return {"train": np.flatnonzero(rest), "test": held[::2], "valid": held[1::2]}
+    return {"train": np.flatnonzero(rest), "test": test, "valid": valid}
 
 
 def _apart(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> NDArray[np.integer[Any]]:

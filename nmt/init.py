@@ -181,8 +181,10 @@ def _text(pairs: Corpus, count: int, rest: Corpus, languages: Pair, data: str) -
     plan = next(plan for plan in PLANS if count <= plan.pairs)
     sample = _sample(pairs)
     words = [_words(side) for side in sample]
-    altered = tokenizer.altered(sample[1], recipe.Tokenizer().normalization) / len(sample[1])
-    pieces, rare, joint = _vocabulary(rest, plan.pieces, _alike(*sample))
+    usual = recipe.Tokenizer().normalization
+    altered = tokenizer.altered(sample[1], usual) / len(sample[1])
+    normalization = "identity" if altered > ALTERED else usual
+    pieces, rare, joint = _vocabulary(rest, plan.pieces, _alike(*sample), normalization)
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(SEEN / (count * max(1.0, words[1])))))
     length = max(words[1], sum(map(len, sample[1])) / len(sample[1]) / LETTERS)  # pieces of a target sentence, about
     updates = count * (length + 1) / plan.batch_tokens  # in an epoch
@@ -194,7 +196,8 @@ def _text(pairs: Corpus, count: int, rest: Corpus, languages: Pair, data: str) -
     sampled = f"\n  subword_sampling: {SAMPLING}  # other pieces of the same words each time" if plan.sampled else ""
     said = f"{_counted(pairs, count)}, {words[0]:.1f} and {words[1]:.1f} words a sentence on average"
     metric = "\n  metric: chrf  # BLEU counts four words in a row" if words[1] < SHORT else ""
-    as_is = f"\n  normalization: identity  # else {altered:.0%} of the target is rewritten" if altered > ALTERED else ""
+    rewritten = f"\n  normalization: {normalization}  # else {altered:.0%} of the target is rewritten"
+    as_is = rewritten if normalization != usual else ""
     return f"""\
 # {languages[0]} to {languages[1]}: {said}.{few}
 # Written by `nmt init` from what is in the corpus. Change what you like; `nmt info` says what it makes of the model.
@@ -245,7 +248,7 @@ def _sample(pairs: Corpus) -> tuple[list[str], list[str]]:
     return [source[row] for row in rows], [target[row] for row in rows]
 
 
-def _vocabulary(pairs: Corpus, wanted: int, joint: bool) -> tuple[int, bool, bool]:
+def _vocabulary(pairs: Corpus, wanted: int, joint: bool, normalization: str) -> tuple[int, bool, bool]:
     """How many pieces, whether the rarest characters are spelled as bytes, and whether the sides are joint.
 
     As many as are wanted, more for many characters, fewer where so many are not found. Joint too where no number is
@@ -258,24 +261,31 @@ def _vocabulary(pairs: Corpus, wanted: int, joint: bool) -> tuple[int, bool, boo
     whole = texts((pairs.source, pairs.target))
     characters = max(len(set(chain.from_iterable(lines))) for lines in whole)
     size, rare = max(wanted, 2 * characters), characters > MANY
-    if len(pairs) > SAMPLE and all(_allowed(lines, size, rare) == size for lines in texts(_sample(pairs))):
+
+    def allowed(lines: Sequence[str]) -> int:
+        return _allowed(lines, size, rare, normalization)
+
+    if len(pairs) > SAMPLE and all(allowed(lines) == size for lines in texts(_sample(pairs))):
         return size, rare, joint  # the whole allows what a part does
     tried: set[int] = set()
     while True:
-        other = next((allowed for lines in whole if (allowed := _allowed(lines, size, rare)) != size), size)
+        other = next((most for lines in whole if (most := allowed(lines)) != size), size)
         if other == size:
             break
         tried.add(size)
         if other in tried:  # the most that one allows are fewer than the other needs
-            return (size, rare, joint) if joint else _vocabulary(pairs, wanted, True)
+            return (size, rare, joint) if joint else _vocabulary(pairs, wanted, True, normalization)
         size = other
     return size, rare, joint
 
 
-def _allowed(lines: Sequence[str], size: int, rare: bool) -> int:
+def _allowed(lines: Sequence[str], size: int, rare: bool, normalization: str) -> int:
     """The size of a vocabulary, or the nearest one that a text allows."""
+    coverage = COVERAGE if rare else 1.0
     try:
-        tokenizer.train(lines, vocab_size=size, character_coverage=COVERAGE if rare else 1.0, byte_fallback=rare)
+        tokenizer.train(
+            lines, vocab_size=size, character_coverage=coverage, byte_fallback=rare, normalization=normalization
+        )
     except VocabularyError as error:
         return error.allowed
     return size

@@ -47,6 +47,14 @@ def test_neither_order_nor_company_changes_what_is_held_out() -> None:
     more = parts(pairs(240))
     held, still = first["valid"] | first["test"], more["valid"] | more["test"]
     assert len(held & still) >= 14  # of 20, and a sixth of the pairs is new
+    assert not (first["valid"] & more["test"]), "what choices were made on does not become what is judged by"
+    assert not (first["test"] & more["valid"])
+
+
+def test_of_the_fewest_pairs_each_part_has_its_own() -> None:
+    for start in range(0, 800, 8):
+        found = parts(pairs(start + 8)[start:], 1)
+        assert [len(found[split]) for split in ("train", "valid", "test")] == [6, 1, 1]
 
 
 def test_the_opposite_direction_holds_out_the_same_pairs() -> None:

@@ -143,6 +143,17 @@ def test_what_a_normalization_would_rewrite_is_left_as_it_is() -> None:
     assert tokenizer.decode(tokenizer.encode([changed[0]])) == [changed[0]]
 
 
+def test_a_vocabulary_fits_a_text_that_is_left_as_it_is() -> None:
+    """As many pieces as the text allows as it is, not as it would be when rewritten."""
+    ligatures = str.maketrans({"a": "ﬀ", "c": "ﬁ", "e": "ﬂ", "g": "ﬃ"})
+    source, target = write("p.en", 60), write("p.fa", 60)
+    target.write_text(target.read_text(encoding="utf-8").translate(ligatures), encoding="utf-8")
+    init.write([source, target], None, None, Path("my.yaml"))
+    made = recipe.load("my.yaml")
+    assert made.tokenizer.normalization == "identity"
+    material.train_tokenizers(made, material.load_split(made.data, "train"))
+
+
 def test_short_sentences_are_judged_by_chrf() -> None:
     for times, metric in ((1, "chrf"), (3, "bleu")):
         for side in ("en", "de"):
