@@ -113,8 +113,12 @@ def train(
     Example: nmt train starter-en-de --set training.epochs=5
     """
     from nmt import run
+    from nmt.progress import say
 
-    run.train(run.load(recipe, changes), out, resume)
+    loaded = run.load(recipe, changes)
+    place = shlex.quote(str(run.train(loaded, out, resume)))
+    verbs = ("remember", "evaluate") if loaded.task == "translation" else ("evaluate",)
+    say("next: " + ", then ".join(f"nmt {verb} {place}" for verb in verbs))
 
 
 @app.command()
@@ -132,8 +136,10 @@ def tune(
     Example: nmt tune runs/starter-en-de corrections/en-de.tsv
     """
     from nmt import tune
+    from nmt.progress import say
 
-    tune.tune(model, files, changes, out, resume)
+    place = shlex.quote(str(tune.tune(model, files, changes, out, resume)))
+    say(f"next: nmt evaluate {place}")
 
 
 @app.command()

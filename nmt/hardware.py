@@ -73,7 +73,7 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
         torch.set_float32_matmul_precision("medium")
     best = "float32"
     if kind == "cuda":
-        best = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        best = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     elif kind == "cpu" and torch.cpu._is_avx512_bf16_supported():
         best = "bf16"
     if precision == "fp16" and kind != "cuda":

@@ -4,9 +4,9 @@
 
 Which pairs are held out depends on their text alone: those with the smallest hash of both sides. So they are the same
 on every machine, in whatever order the pairs lie and in both directions (what a model of the opposite direction judges
-or writes is as new to it), and most of them stay, each in its part, when pairs are added. A pair that shares a side with one held out
-leaves train, where sides are the same if their letters, with their marks, and digits are, however they are composed; so
-training has nothing of a test set but what `data.extra` brings, which is counted.
+or writes is as new to it), and most of them stay, each in its part, when pairs are added. A pair that shares a side
+with one held out leaves train, where sides are the same if their letters, with their marks, and digits are, however
+they are composed; so training has nothing of a test set but what `data.extra` brings, which is counted.
 """
 
 from __future__ import annotations

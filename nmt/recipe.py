@@ -244,7 +244,7 @@ class Search(Section):
     method: Literal["beam", "greedy", "sample"] = "beam"
     beam: int = Field(5, ge=1, le=100)
     length_penalty: float = Field(
-        1.0, ge=0, le=100, description="exponent of ((5 + length) / 6) (Wu et al. 2016, eq. 14)"
+        1.0, ge=0, le=20, description="exponent of ((5 + length) / 6) (Wu et al. 2016, eq. 14)"
     )
     coverage_penalty: float = Field(
         0.0, ge=0, le=100, description="weight of the coverage term (Wu et al. 2016, eq. 14)"
@@ -276,7 +276,7 @@ class Search(Section):
     examples_penalty: float = Field(
         0.6,
         ge=0,
-        le=100,
+        le=20,
         description="added to length_penalty where there are examples, which make translations shorter",
     )
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16: faster where the CPU computes in it")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,6 +34,7 @@ FREE = (
     "training.samples",
     "training.sample",
     "training.tensorboard",
+    "search.",  # all of it
 )
 
 
@@ -113,6 +113,8 @@ def _job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None, group: Grou
 def translator(system: str, changes: Sequence[str] = (), threads: int | None = None) -> Translator:
     """Open a model folder or an ensemble, with `search.x=y` changes and the models that its search names."""
     one = Translator.load(system, threads=threads, changes=changes)
+    if one.settings.method == "greedy" and (one.settings.reverse is not None or one.settings.mbr):
+        say("warning: search.reverse and search.mbr choose among several: with search.method=greedy they are in vain")
     if one.settings.language_model is not None:
         from nmt.shapes import language_model
 
@@ -235,9 +237,7 @@ def _train(recipe: AnyRecipe, folder: Path, state: dict[str, Any] | None, group:
     best = f"best {settings.metric} {position.best:.2f} on valid"
     if settings.keep == "last":
         best = f"the last weights ({best})"
-    verbs = ("remember", "evaluate") if recipe.task == "translation" else ("evaluate",)
-    then = ", then ".join(f"nmt {verb} {shlex.quote(str(folder))}" for verb in verbs)
-    say(f"done: {folder}, {best}. Next: {then}")
+    say(f"done: {folder}, {best}")
 
 
 def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
@@ -254,7 +254,7 @@ def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
     if (folder / checkpoint.INFO).is_file() and checkpoint.read_json(folder / checkpoint.INFO).get("exported"):
         raise CallError(f"{folder} is an exported translator: go on with the run that it comes from")
     before = checkpoint.read_recipe(type(recipe), folder)
-    changed = [key for key in differences(before, recipe) if key not in FREE and key != "name"]
+    changed = [key for key in differences(before, recipe) if not key.startswith(FREE) and key != "name"]
     if changed:
         raise CallError(
             f"{folder} was trained with another recipe, which differs in {', '.join(changed)}: go on with "

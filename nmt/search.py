@@ -224,16 +224,12 @@ class _Search(Generic[S]):
         """All of a step for a beam of 1, with the least work: the same as `_expand`."""
         single, tokens = log_probs.max(dim=1)  # (B,)
         self.total = self.total + single.unsqueeze(1)
-        chosen = tokens.tolist()
-        self.records.append(_Record(list(range(len(chosen))), chosen, single.tolist(), looks))
+        chosen, log_p = tokens.tolist(), single.tolist()
         ending = [place for place, token in enumerate(chosen) if token == self.eos]
-        if not ending:
-            return tokens
-        last = self.records.pop()  # a hypothesis is read back from the step before its end
-        for place in ending:
-            self._finish(place, place, float(self.total[place]), last.log_probs[place], weights)
-        self.records.append(last)
-        return self._drop(tokens)
+        for place in ending:  # before this step is recorded: a hypothesis is read back from the one before its end
+            self._finish(place, place, float(self.total[place]), log_p[place], weights)
+        self.records.append(_Record(list(range(len(chosen))), chosen, log_p, looks))
+        return self._drop(tokens) if ending else tokens
 
     def _expand(self, log_probs: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the beam: parent rows, pieces and their log p, each (N',)."""

@@ -36,6 +36,7 @@ CHUNK = 2048  # lines translated together, so that a file of any size takes cons
 WORKERS = 8  # batches searched at once; with more they would wait for each other in Python
 ENDS = tuple(".!?;…。！？；।॥۔؟؛።፧")  # a line that is too long is cut after one of these, if it can be
 CLOSING = "\"'”’»)]」』）"  # which may stand behind an end
+SHORTEST = 16  # pieces that a sentence counts as at least, after `nmt remember`
 SCORED = 10_000  # pieces of a line that is scored, at most: what attention takes grows with their square
 _BREAKS = str.maketrans("\n\r\0", "   ")  # a model that spells bytes may write these: a translation is one line
 _WORDS = re.compile(r"\S*?[…。！？；]+\s*|\S+\s*")  # with the space after them; some scripts have none
@@ -153,7 +154,9 @@ class Translator:
     def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
         self.members = list(members)
         self.engines = [_engine(member, settings) for member in self.members]
+        self._shortest = 1
         if any(isinstance(engine, Reminding) for engine in self.engines):
+            self._shortest = SHORTEST  # what each looks at takes memory, however short it is
             settings = settings.model_copy(
                 update={"length_penalty": settings.length_penalty + settings.examples_penalty}
             )
@@ -235,7 +238,7 @@ class Translator:
         several = (settings.mbr > 0 or settings.reverse is not None) and settings.method != "greedy"
         count = max(nbest, settings.beam) if several else nbest
         width = max(settings.beam if settings.method == "beam" else 1, count)
-        lengths = [len(part.ids[0]) + 1 for part in parts]
+        lengths = [max(self._shortest, len(part.ids[0])) + 1 for part in parts]
         groups = list(by_length(lengths, max(1, settings.batch_tokens // width)))
         for group, searched in zip(groups, self._searched(parts, groups, count, attention, settings), strict=True):
             for place, hypotheses in zip(group, searched, strict=True):
@@ -270,7 +273,7 @@ class Translator:
         texts = [member.source.encode(sources) for member in self.members]
         pieces = self.members[0].target.encode(targets)
         found: list[Scored | None] = [None] * len(sources)
-        lengths = [max(map(len, ids)) + 1 for ids in zip(*texts, pieces, strict=True)]
+        lengths = [max(self._shortest, *map(len, ids)) + 1 for ids in zip(*texts, pieces, strict=True)]
         for number, length in enumerate(lengths, first_line):
             if length > SCORED:
                 raise CallError(f"line {number} has {length:,} pieces, at most {SCORED:,} are scored: break it in two")
@@ -472,11 +475,9 @@ class Translator:
         """Put the parts of a line together again, the n-th best of each."""
         if not pairs:
             return Translation("", 0.0, [], [], [])
-        ranked = [self._joined(pairs, rank) for rank in range(min(len(found) for _, found in pairs))][:nbest]
-        best = ranked[0]
-        return Translation(
-            best.text, best.score, best.tokens, best.log_probs, best.source_tokens, best.attention, ranked[1:]
-        )
+        count = min(nbest, *(len(found) for _, found in pairs))
+        best, *others = (self._joined(pairs, rank) for rank in range(count))
+        return replace(best, alternatives=others)
 
     def _joined(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], rank: int) -> Translation:
         target, source = self.members[0].target, self.members[0].source

@@ -20,6 +20,7 @@ from nmt.translate import Translator
 SETTINGS = (
     "data.mix=3",
     "data.drop_duplicates=false",
+    "data.drop_identical=false",  # what was corrected to stay as it is, a name say, is to be learnt too
     "training.epochs=1",
     "training.batch_tokens=400",
     "training.learning_rate=0.0005",

@@ -14,11 +14,11 @@ import torch
 from toy import Toy, call, pairs, write_lines
 
 from nmt import checkpoint, examples
-from nmt.engine import Native, Reminding
+from nmt.engine import Native, Reminded, Reminding
 from nmt.errors import CheckpointError
 from nmt.examples import COMPONENTS, FILE, LIKENESS, TEMPERATURE, Compressed, Examples, Index, count, stamped
 from nmt.recipe import changed
-from nmt.translate import Translator
+from nmt.translate import SHORTEST, Translator
 
 VOCAB, WIDTH = 20, 12
 
@@ -210,6 +210,23 @@ def test_the_length_penalty_is_larger_with_examples(toy: Toy, reminded: Path) ->
         (f"{toy.attention}+{reminded}", ["search.length_penalty=1.5", "search.examples_penalty=0.25"], 1.75),
     ):
         assert Translator.load(run, threads=1).adjusted(changes).settings.length_penalty == penalty
+
+
+def test_many_short_lines_are_not_looked_at_all_at_once(reminded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is seen of each takes memory however short it is: so a list of words is searched in parts."""
+    together: list[int] = []
+    begin = Reminding.start
+
+    def start(self: Reminding, source: torch.Tensor, lengths: torch.Tensor) -> Reminded:
+        together.append(len(source))
+        return begin(self, source, lengths)
+
+    monkeypatch.setattr(Reminding, "start", start)
+    translator = Translator.load(reminded, threads=1, changes=["search.method=greedy", "search.batch_tokens=100"])
+    words = ["kala", "iso", "juo"] * 20
+    assert len(translator.translate(words)) == len(words)
+    assert sum(together) == len(words)
+    assert max(together) <= 100 // SHORTEST
 
 
 def test_an_ensemble_may_have_members_that_look_and_members_that_do_not(toy: Toy, reminded: Path) -> None:

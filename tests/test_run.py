@@ -426,12 +426,13 @@ def test_a_changed_recipe_is_not_resumed(toy: Toy) -> None:
 
 def test_a_longer_training_goes_on(toy: Toy) -> None:
     shutil.copytree(toy.attention, "run")
-    changes = ["training.epochs=10", "training.samples=0", "training.threads=2"]
+    changes = ["training.epochs=10", "training.samples=0", "training.threads=2", "search.beam=2"]
     flags = [*(part for change in changes for part in ("--set", change)), "--out", "run", "--resume"]
     result = call("train", toy.recipe, *flags)
     assert result.status == 0
     steps = [row["step"] for row in metrics(toy.attention, "valid")]
     assert f"going on at epoch 8, update {steps[-1]}" in result.err
+    assert result.err.endswith("next: nmt remember run, then nmt evaluate run\n")
     rows = metrics(Path("run"), "valid")
     assert [row["epoch"] for row in rows] == list(range(1, 11))
     assert [row["step"] for row in rows][:8] == steps
@@ -491,6 +492,16 @@ def test_a_trained_model_learns_from_corrections(toy: Toy) -> None:
     result = call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run")
     assert "run exists: go on with --resume" in result.error
     assert call("tune", toy.attention, "corrections/en-de.tsv", *quick, "--out", "run", "--resume").status == 0
+
+
+def test_a_correction_that_stays_as_its_source_is_learnt_too(toy: Toy, tmp_path: Path) -> None:
+    new = write_lines(tmp_path / "new.tsv", ["en\tde", "iso kala\tiso kala"])
+    result = call("tune", toy.attention, new, "--out", tmp_path / "new")
+    assert result.status == 0, result.err
+    assert "identical" not in result.err
+    assert "240 training pairs" in result.err
+    assert result.err.endswith(f"next: nmt evaluate {tmp_path / 'new'}\n")
+    assert "nmt remember" not in result.err
 
 
 def test_the_more_pairs_to_tune_on_the_less_often_each_is_seen() -> None:

@@ -147,7 +147,9 @@ def reverse(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("folder", ["attention", "fixed"])
-def test_a_reversed_model_has_a_say_in_the_choice(folder: str, toy: Toy, reverse: Path) -> None:
+def test_a_reversed_model_has_a_say_in_the_choice(
+    folder: str, toy: Toy, reverse: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     system = str(getattr(toy, folder))
     settings = ["search.beam=6", "search.length_penalty=1.5"]
     judged = [*settings, f"search.reverse={reverse}", "search.reverse_weight=0.7"]
@@ -166,7 +168,9 @@ def test_a_reversed_model_has_a_say_in_the_choice(folder: str, toy: Toy, reverse
         assert [one.score for one in order] == sorted((one.score for one in order), reverse=True)
     assert any(one.text != two.text for one, two in zip(beam, found, strict=True))
     greedy = run.translator(system, [*judged, "search.method=greedy"])
+    assert "with search.method=greedy they are in vain" in capsys.readouterr().err
     assert texts_of(greedy) == texts_of(run.translator(system, ["search.method=greedy"]))
+    assert "in vain" not in capsys.readouterr().err
 
 
 def test_a_model_that_does_not_lead_back_is_refused(toy: Toy) -> None:
