@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nmt import checkpoint, metrics, plots
+from nmt import checkpoint, metrics, plots, spacing
 from nmt.checkpoint import split, write_json, write_text
 from nmt.corpus import Corpus
 from nmt.errors import CallError, CheckpointError, DataError
@@ -158,6 +158,12 @@ def run(
     translators = {name: load(name) for name in systems}
     _check_languages(translators)
     test = _test_set(translators, source, reference)
+    if metrics.unspaced(test.language) is None and spacing.letters_a_word(test.references) is not None:
+        say(
+            f"warning: {test.name}: there are hardly any spaces, and '{test.language}' is not known to be written so: "
+            "BLEU takes whole lines for words. Write the language, of a file at the end of its name, as one of "
+            f"{', '.join(metrics.UNSPACED)}, or go by chrF"
+        )
     given = {str(file): list(read_lines(file)) for file in hypotheses}
     _check(test, given)  # before the long work
     translated = {name: _translate(translator, test) for name, translator in translators.items()} | given

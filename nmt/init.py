@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from unicodedata import east_asian_width
+from statistics import fmean
 
 import yaml
 
-from nmt import corpus, holdout, recipe, tokenizer
+from nmt import corpus, holdout, recipe, spacing, tokenizer
 from nmt.checkpoint import write_text
 from nmt.corpus import Corpus
 from nmt.errors import CallError, DataError
@@ -42,8 +42,6 @@ FEW = "With so few pairs most words are never learnt: a few thousand are worth f
 GUIDED = 0.5  # weight of the lexicon at the start
 SAMPLING = 0.5  # inverse temperature of other segmentations
 LETTERS = 4  # of a piece on average, about
-# letters between two spaces, of which a language that writes them has fewer, Korean too; else letters of a word
-WIDE, NARROW = (6, 1.6), (16, 5.0)  # of Chinese and Japanese; of Thai and Khmer
 SHORT = 5  # words of a target sentence on average; BLEU counts four words in a row
 ALTERED = 0.02  # of the target sentences, from which on they are not normalised
 SETS = re.compile(r"(valid(ation)?|dev|test)[._-]", re.IGNORECASE)
@@ -180,7 +178,7 @@ def _text(pairs: Corpus, count: int, rest: Corpus, languages: Pair, data: str) -
     """The recipe, with its reasons. Of `pairs` `count` are different, and `rest` are left to train on."""
     plan = next(plan for plan in PLANS if count <= plan.pairs)
     sample = _sample(pairs)
-    words = [_words(side) for side in sample]
+    words = [fmean(spacing.words(side)) for side in sample]
     usual = recipe.Tokenizer().normalization
     altered = tokenizer.altered(sample[1], usual) / len(sample[1])
     normalization = "identity" if altered > ALTERED else usual
@@ -224,14 +222,6 @@ training:
 search:
   length_penalty: {1.0 if hard else 1.6}  # larger for longer translations; compare on valid
 """
-
-
-def _words(lines: Sequence[str]) -> float:
-    """Words of a sentence on average, about as many where they are written without spaces."""
-    letters, words = sum(map(len, lines)), sum(len(line.split()) for line in lines)
-    wide = sum(east_asian_width(letter) in "WF" for letter in chain.from_iterable(lines)) > letters / 2
-    spaced, of_a_word = WIDE if wide else NARROW
-    return (letters / of_a_word if letters > spaced * words else words) / len(lines)
 
 
 def _alike(source: Sequence[str], target: Sequence[str]) -> bool:

@@ -33,6 +33,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacrebleu.significance import PairedTest, Result
 
+from nmt import spacing
 from nmt.errors import DataError
 
 Method = Literal["bootstrap", "randomisation"]
@@ -153,7 +154,7 @@ def evaluate(
     scores = [_score(cased, result)]
     for metric in others:
         scores.append(_score(metric, _corpus_score(metric, hypotheses, references, bootstrap)))
-    if not _unspaced(language):
+    if not unspaced(language):
         scores.append(_lowercased(hypotheses, references, language, bootstrap))
     sentences = _sentences(hypotheses, references, sources)
     # among equals a long sentence says more than a short one; of a few sentences none is both best and worst
@@ -178,11 +179,11 @@ def _corpus_score(metric: Metric, hypotheses: Sequence[str], references: Sequenc
 def by_length(
     hypotheses: Sequence[str], references: Sequence[str], sources: Sequence[str], language: str = "en"
 ) -> list[Bucket]:
-    """BLEU by the number of source words (what whitespace separates), after Bahdanau et al. 2015, figure 2."""
+    """BLEU by the number of source words, after Bahdanau et al. 2015, figure 2."""
     _check(references, {"hypotheses": hypotheses, "sources": sources})
     rows: dict[int, list[int]] = {}
-    for row, source in enumerate(sources):
-        rows.setdefault(bisect_left(LENGTHS, len(source.split())), []).append(row)
+    for row, count in enumerate(spacing.words(sources)):
+        rows.setdefault(bisect_left(LENGTHS, count), []).append(row)
     metric, buckets = _bleu(language), []
     for place, members in sorted(rows.items()):
         score = metric.corpus_score([hypotheses[row] for row in members], [[references[row] for row in members]])
@@ -238,17 +239,17 @@ def _check(references: Sequence[str], others: Mapping[str, Sequence[str] | None]
             )
 
 
-def _unspaced(language: str) -> str | None:
+def unspaced(language: str) -> str | None:
     """What parts a language without spaces, of which the code may name a script or a country: zh-Hant, zh_CN."""
     return UNSPACED.get(re.split("[-_]", language.lower())[0])
 
 
 def _bleu(language: str) -> BLEU:
-    return BLEU(tokenize=_unspaced(language) or "13a", force=True)  # force: no warning that text looks tokenised
+    return BLEU(tokenize=unspaced(language) or "13a", force=True)  # force: no warning that text looks tokenised
 
 
 def _metrics(language: str) -> list[Metric]:
-    return [_bleu(language), CHRF(), *([] if _unspaced(language) else [TER()])]
+    return [_bleu(language), CHRF(), *([] if unspaced(language) else [TER()])]
 
 
 def _score(metric: Metric, result: SacreScore) -> Score:

@@ -161,6 +161,15 @@ def test_the_name_of_a_file_says_its_language(name: str, language: str) -> None:
     assert ("moses:de" if language else "tok:13a") in result.out
 
 
+def test_text_without_spaces_whose_language_is_not_known_is_told() -> None:
+    for name, told in (("ref.txt", True), ("ref.zh", False)):
+        Path(name).write_text("我今天早上在市场买了三个苹果。\n" * 3, encoding="utf-8")
+        result = call("evaluate", "--hypothesis", name, "--reference", name)
+        assert result.status == 0
+        assert (f"warning: {name}: there are hardly any spaces, and '' is not known" in result.err) == told
+        assert ("tok:13a" in result.out) == told
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

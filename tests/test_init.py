@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from toy import call
 
-from nmt import corpus, init, material, recipe
+from nmt import corpus, init, material, recipe, spacing
 from nmt.errors import CallError, DataError
 
 
@@ -92,18 +93,6 @@ def test_the_first_pair_is_shown_so_that_sides_taken_for_each_other_are_seen() -
     result = call("init", "--file", "pairs.tsv", "--source", "de", "--target", "en", "--out", "my.yaml")
     assert "61 pairs, de to en, first: English → German" in result.err
     assert call("data", "my.yaml").out.startswith("first  English → German\n")
-
-
-def test_words_are_counted_where_there_are_no_spaces() -> None:
-    assert init._words(["a small dog runs", "two dogs"]) == 3
-    assert init._words(["Donaudampfschifffahrtsgesellschaft ist lang"]) == 3
-    words = "我 今天 早上 在 市场 买 了 三 个 苹果"
-    assert init._words([words.replace(" ", "") + "。"]) == pytest.approx(len(words.split()), abs=1)
-    assert init._words(["วันนี้ฉันไปตลาดกับแม่ของฉันเพื่อซื้อผลไม้"]) == pytest.approx(10, abs=2)
-
-
-def test_korean_words_have_spaces_between_them() -> None:
-    assert init._words(["나는 오늘 아침 시장에서 사과 세 개를 샀다."]) == 8
 
 
 def test_one_file_of_both_sides_needs_the_languages() -> None:
@@ -190,8 +179,8 @@ def test_sentences_that_are_long_and_short_by_turns_are_drawn_alike(monkeypatch:
     monkeypatch.setattr(init, "SAMPLE", 400)
     text = [f"{line} {' w' * (0 if row % 3 else 10)}" for row, line in enumerate(lines(1_200))]
     pairs = corpus.from_pairs(text, text, "captions")
-    words = [init._words(side) for side in init._sample(pairs)]
-    assert words == pytest.approx([init._words(text)] * 2, abs=1)
+    words = [fmean(spacing.words(side)) for side in init._sample(pairs)]
+    assert words == pytest.approx([fmean(spacing.words(text))] * 2, abs=1)
 
 
 def test_a_large_corpus_whose_part_allows_it_gets_the_pieces_of_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,12 @@ def test_buckets_partition_the_sentences() -> None:
     assert [bucket.label for bucket in metrics.by_length(lines[:1], lines[:1], ["a b c"])] == ["1-5"]
 
 
+def test_sources_without_spaces_have_words_too() -> None:
+    sources = ["我今天在市场买苹果。" * times for times in range(1, 5)]
+    lines = corpus(len(sources))
+    assert [bucket.label for bucket in metrics.by_length(lines, lines, sources)] == ["6-10", "11-15", "16-20", "21-30"]
+
+
 def test_a_bucket_scores_its_own_sentences() -> None:
     sources = ["short one"] * 30 + ["w " * 12] * 30
     short, long = metrics.by_length([*REFERENCES[:30], *BAD[30:]], REFERENCES, sources)
