@@ -246,10 +246,14 @@ def prepare(
             rows, filtered = content["rows"], Filtered(*content["filtered"].tolist())
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # not there yet, or damaged
         rows, filtered = _filter(corpus, ids[0].lengths, ids[1].lengths, *rules)
+        _tidy(file.parent, "*.part")
         part = file.with_name(f"{key}.{os.getpid()}.part")
-        with open(part, "wb") as out:
-            np.savez(out, rows=rows, filtered=np.array(list(asdict(filtered).values())))
-        part.replace(file)
+        try:
+            with open(part, "wb") as out:
+                np.savez(out, rows=rows, filtered=np.array(list(asdict(filtered).values())))
+            part.replace(file)
+        except OSError as error:
+            raise _unwritten(file.parent, error) from None
     if not filtered.kept:
         raise DataError(f"{corpus.name}: {filtered}: correct the corpus or relax data.max_length and its neighbours")
     return TrainingSet((source_tokenizer, target_tokenizer), ids, rows), filtered
@@ -335,21 +339,24 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer) -> tuple[Ra
             desc="Tokenising",
         )
 
-    _tidy(folder)
+    _tidy(folder, "tmp*")
     try:
         try:
             table = mapped(cached=True)
         except (ArrowInvalid, OSError):  # damaged, or the disk is full, which is told the second time
             table = mapped(cached=False)
     except OSError as error:
-        problem = error.strerror or error
-        raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None
+        raise _unwritten(folder, error) from None
     return Ragged(table.data.column("source_ids")), Ragged(table.data.column("target_ids"))
 
 
-def _tidy(folder: Path) -> None:
+def _unwritten(folder: Path, error: OSError) -> DataError:
+    return DataError(f"{folder}: cannot be written: {error.strerror or error}: set $NMT_CACHE to another folder")
+
+
+def _tidy(folder: Path, pattern: str) -> None:
     """Remove what processes that were killed left half written, a day ago or before."""
-    for unfinished in folder.glob("tmp*"):
+    for unfinished in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > DAY:
                 unfinished.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import lzma
@@ -809,12 +810,22 @@ def test_another_tokenizer_or_corpus_is_tokenised_anew() -> None:
 
 
 def test_a_day_old_remnant_of_a_killed_process_is_removed() -> None:
-    folder = corpus.cache("ids")
-    for name, age in (("tmpold", 2 * data.DAY), ("tmpnew", 60)):
-        write(folder / name, "x")
-        os.utime(folder / name, (time.time() - age, time.time() - age))
+    ids, rows = corpus.cache("ids"), corpus.cache("rows")
+    for age, files in ((2 * data.DAY, (ids / "tmpold", rows / "old.part")), (60, (ids / "tmpnew", rows / "new.part"))):
+        for file in files:
+            write(file, "x")
+            os.utime(file, (time.time() - age, time.time() - age))
     data.prepare(many(), Words(), Words())
-    assert {file.name for file in folder.glob("tmp*")} == {"tmpnew"}
+    assert {file.name for file in (*ids.glob("tmp*"), *rows.glob("*.part"))} == {"tmpnew", "new.part"}
+
+
+def test_rows_that_cannot_be_kept_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(DataError, match=r"rows: cannot be written: No space left on device: set \$NMT_CACHE"):
+        data.prepare(many(), Words(), Words())
 
 
 # ---- Tensors ---------------------------------------------------------------------------------------------------------
