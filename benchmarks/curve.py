@@ -35,6 +35,7 @@ from nmt.errors import DataError
 HERE = Path(__file__).parent
 SIZES = (1_000, 2_000, 5_000, 10_000, 20_000, 29_000)
 SYSTEMS = {"untuned": "#D55E00", "ours": "#0072B2", "transformer": "#009E73"}
+COLOURS = SYSTEMS | {"rich": "#CC79A7"}  # of an older curve
 PAIR = ("en", "de")
 PILOT = 3  # epochs, to see how long one takes
 WIDE = 9_000  # pairs, from which on the Transformer is twice as wide
@@ -138,7 +139,9 @@ def draw(file: Path) -> None:
     for system, scores in json.loads(file.read_text(encoding="utf-8")).items():
         pairs = [int(size) for size in scores]
         sizes.update(pairs)
-        axes.semilogx(pairs, list(scores.values()), marker="o", color=SYSTEMS.get(system), label=system)
+        name, _, elsewhere = system.partition(" ")  # "ours", or "ours (GPU)" where the time was another
+        line = "--" if elsewhere else "-"
+        axes.semilogx(pairs, list(scores.values()), line, marker="o", color=COLOURS.get(name), label=system)
     axes.set(xlabel="pairs", ylabel="BLEU of valid")
     axes.set_xticks(sorted(sizes), [f"{size:,}" for size in sorted(sizes)])
     axes.minorticks_off()
