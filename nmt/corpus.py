@@ -60,6 +60,7 @@ __all__ = [
     "quiet",
     "read_lines",
     "stored",
+    "unwritten",
 ]
 
 VERSION = 2  # raise it when the same files would give other pairs
@@ -241,8 +242,7 @@ def stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) -> 
             raise DataError(f"{name}: cannot be kept in {folder}: {error.__cause__}") from None
         except (OSError, ValueError) as error:
             if again:
-                problem = (isinstance(error, OSError) and error.strerror) or error
-                raise DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder") from None
+                raise unwritten(folder, error) from None
             for damaged in folder.glob(f"generator/*{fingerprint}*"):  # by a power cut, say: it is made anew
                 shutil.rmtree(damaged, ignore_errors=True)
         else:
@@ -269,6 +269,12 @@ def cache(part: str) -> Path:
     except OSError as error:
         raise DataError(f"{folder}: cannot be made: {error.strerror}: set $NMT_CACHE to another folder") from None
     return folder
+
+
+def unwritten(folder: Path, error: Exception) -> DataError:
+    """What to raise where a folder of `cache` cannot be written."""
+    problem = (isinstance(error, OSError) and error.strerror) or error
+    return DataError(f"{folder}: cannot be written: {problem}: set $NMT_CACHE to another folder")
 
 
 def quiet() -> None:

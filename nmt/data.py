@@ -27,7 +27,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.corpus import Corpus, cache
+from nmt.corpus import Corpus, cache, unwritten
 from nmt.errors import DataError
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
@@ -253,7 +253,7 @@ def prepare(
                 np.savez(out, rows=rows, filtered=np.array(list(asdict(filtered).values())))
             part.replace(file)
         except OSError as error:
-            raise _unwritten(file.parent, error) from None
+            raise unwritten(file.parent, error) from None
     if not filtered.kept:
         raise DataError(f"{corpus.name}: {filtered}: correct the corpus or relax data.max_length and its neighbours")
     return TrainingSet((source_tokenizer, target_tokenizer), ids, rows), filtered
@@ -346,12 +346,8 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer) -> tuple[Ra
         except (ArrowInvalid, OSError):  # damaged, or the disk is full, which is told the second time
             table = mapped(cached=False)
     except OSError as error:
-        raise _unwritten(folder, error) from None
+        raise unwritten(folder, error) from None
     return Ragged(table.data.column("source_ids")), Ragged(table.data.column("target_ids"))
-
-
-def _unwritten(folder: Path, error: OSError) -> DataError:
-    return DataError(f"{folder}: cannot be written: {error.strerror or error}: set $NMT_CACHE to another folder")
 
 
 def _tidy(folder: Path, pattern: str) -> None:

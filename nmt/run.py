@@ -25,7 +25,8 @@ from nmt.recipe import AnyRecipe, Recipe, Task, differences
 from nmt.trainer import Position, Trainer
 from nmt.translate import Translator
 
-# what may change between stopping and going on: how long, on how many cores, and what does not touch the weights
+# what may change between stopping and going on: how long, on how many cores, and what does not touch the weights, as
+# all of `search` does not
 FREE = (
     "training.epochs",
     "training.patience",
@@ -34,7 +35,6 @@ FREE = (
     "training.samples",
     "training.sample",
     "training.tensorboard",
-    "search.",  # all of it
 )
 
 
@@ -254,7 +254,8 @@ def _refuse(recipe: AnyRecipe, folder: Path, resume: bool) -> None:
     if (folder / checkpoint.INFO).is_file() and checkpoint.read_json(folder / checkpoint.INFO).get("exported"):
         raise CallError(f"{folder} is an exported translator: go on with the run that it comes from")
     before = checkpoint.read_recipe(type(recipe), folder)
-    changed = [key for key in differences(before, recipe) if not key.startswith(FREE) and key != "name"]
+    free = (*FREE, "name")
+    changed = [key for key in differences(before, recipe) if key not in free and not key.startswith("search.")]
     if changed:
         raise CallError(
             f"{folder} was trained with another recipe, which differs in {', '.join(changed)}: go on with "

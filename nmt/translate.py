@@ -154,9 +154,9 @@ class Translator:
     def __init__(self, members: Sequence[Member], settings: Search, device: torch.device, recipe: Recipe) -> None:
         self.members = list(members)
         self.engines = [_engine(member, settings) for member in self.members]
-        self._shortest = 1
-        if any(isinstance(engine, Reminding) for engine in self.engines):
-            self._shortest = SHORTEST  # what each looks at takes memory, however short it is
+        reminded = any(isinstance(engine, Reminding) for engine in self.engines)
+        self._shortest = SHORTEST if reminded else 1  # what each looks at takes memory, however short it is
+        if reminded:
             settings = settings.model_copy(
                 update={"length_penalty": settings.length_penalty + settings.examples_penalty}
             )
