@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -52,6 +52,7 @@ __all__ = [
     "cache",
     "count_lines",
     "decode_lines",
+    "digest",
     "from_pairs",
     "load",
     "locate",
@@ -99,6 +100,14 @@ class Lines(Sequence[str]):
         return str(self._column[index].as_py())
 
 
+def digest(*sides: Iterable[str]) -> str:
+    """The same for the same lines."""
+    found = hashlib.sha256()
+    for line in chain(*sides):
+        found.update(f"{line}\n".encode())
+    return found.hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class Corpus:
     """The pairs of a split: an Arrow data set with the columns `source` and `target`."""
@@ -118,11 +127,7 @@ class Corpus:
     @property
     def digest(self) -> str:
         """The same for the same text, wherever it lies and whenever it was written."""
-        found = hashlib.sha256()
-        for side in (self.source, self.target):
-            for line in side:
-                found.update(f"{line}\n".encode())
-        return found.hexdigest()[:32]
+        return digest(self.source, self.target)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -201,8 +206,7 @@ def from_pairs(source: Sequence[str], target: Sequence[str], name: str) -> Corpu
     quiet()
     from datasets import Dataset
 
-    digest = hashlib.sha256("\n".join(sides["source"] + sides["target"]).encode()).hexdigest()[:32]
-    return Corpus(name, Dataset.from_dict(sides, features=_features()), digest)
+    return Corpus(name, Dataset.from_dict(sides, features=_features()), digest(*sides.values()))
 
 
 def mixed(train: Corpus, extra: Sequence[Corpus], times: int = 1, share: float | None = None) -> Corpus:

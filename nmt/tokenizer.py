@@ -207,8 +207,10 @@ class Tokenizer:
         return next((ids[:at], found) for at in starts if (found := self._longer("".join(pieces[at:]))))
 
     def _longer(self, start: str) -> list[int]:
-        """The pieces that begin so."""
-        return [i for piece, i in self._ids.items() if i > UNK and piece.startswith(start)]
+        """The pieces that begin so; a byte is none, though its name, `<0x41>`, may."""
+        return [
+            i for piece, i in self._ids.items() if i > UNK and piece.startswith(start) and not self._model.is_byte(i)
+        ]
 
     def ids(self, pieces: Sequence[str]) -> list[int]:
         """The ids of pieces as `pieces` writes them. Raises CallError for one that the model does not have."""

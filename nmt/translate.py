@@ -505,9 +505,9 @@ class Translator:
 
 
 def _one_end(log_probs: list[float], more: list[float]) -> list[float]:
-    """The log p of two parts of a line: the end of the first counts with the piece before it."""
+    """The log p of two parts of a line: the end of the first counts with the piece before it, or else after it."""
     *own, end = log_probs
-    return [*own[:-1], *(value + end for value in own[-1:]), *more]
+    return [*own[:-1], own[-1] + end, *more] if own else [more[0] + end, *more[1:]]
 
 
 def _together(text: str, more: str) -> str:

@@ -99,6 +99,8 @@ def _data(recipe: Recipe, material: Material) -> dict[str, Any]:
     return {
         "train": len(material.train),
         "valid": len(material.valid),
+        "text of train": material.corpus.digest,
+        "text of valid": material.valid.digest,
         "filtered": asdict(material.filtered),
         "overlap": {part: asdict(found) for part, found in seen.items()},
         "pieces": {

@@ -292,6 +292,7 @@ def test_the_bag_is_at_the_minimum_of_its_loss_and_knows_bigrams() -> None:
     lines = ["not good", "good", "bad", "not bad", "good good", "bad bad"] * 3
     classes = torch.tensor([0, 1, 0, 1, 1, 0] * 3)
     found = bag.Bag(lines)
+    assert list(found.ids)[:5] == [("good",), ("not",), ("not", "good"), ("bad",), ("not", "bad")], "in any process"
     table = found.table(lines)
     assert table.to_dense()[0].sum() == 3  # not, good, not good
     assert table.to_dense()[4].sum() == 2  # good once, good good
@@ -359,6 +360,18 @@ def test_a_resumed_run_is_one_that_never_stopped(films: Path, children: Children
     kill_midway(child, Path("broken"))
     assert call("train", films, *options, "--out", "broken", "--resume").status == 0
     assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.parametrize("suffix", ["text", "label"])
+def test_a_run_does_not_go_on_with_another_corpus_of_the_same_size(films: Path, split: str, suffix: str) -> None:
+    assert call("train", films, "--set", "training.epochs=1").status == 0
+    file = Path(f"films/{split}.{suffix}")
+    lines = file.read_text().splitlines()
+    file.write_text("".join(f"{line}\n" for line in reversed(lines)))
+    done = call("train", films, "--set", "training.epochs=2", "--resume")
+    assert done.status == 2
+    assert f"its corpus is not what it was when training began (text of {split} " in done.error
 
 
 def test_the_shipped_recipe_adds_words_to_states() -> None:

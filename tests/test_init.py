@@ -218,7 +218,7 @@ def test_sets_with_other_names_are_not_passed_over_in_silence() -> None:
 def test_a_corpus_of_empty_lines_is_said_to_be_one() -> None:
     files = [write("p.en"), Path("p.de")]
     files[1].write_text("\n" * len(files[0].read_text().splitlines()))
-    with pytest.raises(DataError, match=r"0 pairs are too few to learn from.* have an empty side"):
+    with pytest.raises(DataError, match=r"0 pairs are too few to learn from.* have an empty side, one without"):
         init.write(files, None, None, Path("my.yaml"))
 
 

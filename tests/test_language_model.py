@@ -266,6 +266,18 @@ def test_a_resumed_run_is_one_that_never_stopped(lm: Path, children: Children) -
     assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.parametrize("unit", ["stream", "lines"])
+def test_a_run_does_not_go_on_with_another_text_of_the_same_size(lm: Path, split: str, unit: str) -> None:
+    options = ("train", lm, "--set", f"data.unit={unit}", "--set")
+    assert call(*options, "training.epochs=1").status == 0
+    text = Path(f"texts/{split}.txt")
+    text.write_text(text.read_text().replace("cat", "tac"))
+    done = call(*options, "training.epochs=2", "--resume")
+    assert done.status == 2
+    assert f"its corpus is not what it was when training began (text of {split} " in done.error
+
+
 def test_letters_that_come_as_bytes_are_written_when_they_are_whole() -> None:
     lines = ["the cat sat on the mat", "a dog ran"]
     vocabulary = tokenizer.train(lines, "bpe", 280, byte_fallback=True)

@@ -387,6 +387,19 @@ def test_a_run_does_not_go_on_with_another_corpus(whole: Whole, corpus: Path) ->
     result = call("train", folder / "recipe.yaml", "--set", "training.epochs=9", "--out", folder, "--resume")
     assert result.status == 2
     assert "run: its corpus is not what it was when training began (train 200, now 150): put that back" in result.error
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_corpus_of_as_many_lines_and_pieces_is_another_too(split: str, whole: Whole, corpus: Path) -> None:
+    other = Path(shutil.copytree(corpus, "corpus"))
+    lines = (corpus / f"{split}.de").read_text().splitlines()
+    write_lines(other / f"{split}.de", [" ".join(reversed(line.split())) for line in lines])
+    folder = Path(shutil.copytree(whole.folder, "run"))
+    recipe = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(recipe.replace(str(corpus), str(other.resolve())))
+    result = call("train", folder / "recipe.yaml", "--set", "training.epochs=9", "--out", folder, "--resume")
+    assert result.status == 2
+    assert f"run: its corpus is not what it was when training began (text of {split} " in result.error
     assert json.loads((folder / "model.json").read_text())["finished"], "nothing is touched"
 
 

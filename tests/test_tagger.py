@@ -340,6 +340,18 @@ def test_a_resumed_run_is_one_that_never_stopped(tagging: Path, children: Childr
     assert Path("broken/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.parametrize("suffix", ["de", "tags"])
+def test_a_run_does_not_go_on_with_another_corpus_of_the_same_size(tagging: Path, split: str, suffix: str) -> None:
+    assert call("train", tagging, "--set", "training.epochs=1").status == 0
+    file = Path(f"tagged/{split}.{suffix}")
+    lines = [" ".join(reversed(line.split())) for line in file.read_text().splitlines()]
+    file.write_text("".join(f"{line}\n" for line in lines))
+    done = call("train", tagging, "--set", "training.epochs=2", "--resume")
+    assert done.status == 2
+    assert f"its corpus is not what it was when training began (text of {split} " in done.error
+
+
 def test_words_without_a_source_are_tagged_from_lines_as_they_are(tagging: Path) -> None:
     changes = ("data.source=null", "model.attention=none", "tokenizer.vocab_size=36", "training.epochs=1")
     done = call("train", tagging, *(part for change in changes for part in ("--set", change)))

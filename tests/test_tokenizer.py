@@ -95,6 +95,13 @@ def test_unknown_characters_without_byte_fallback(model: str) -> None:
     assert text.endswith(" cat")
 
 
+def test_the_name_of_a_byte_is_no_beginning() -> None:
+    tokenizer = train(["fish a<b and c<d", *LINES], "unigram", 320, byte_fallback=True, threads=1)
+    ids, following = tokenizer.beginning("fish a<")
+    assert following
+    assert {tokenizer.decode([[*ids, i]])[0] for i in following} == {"fish a<"}
+
+
 @models
 @pytest.mark.parametrize("byte_fallback", [False, True])
 def test_special_ids(model: str, byte_fallback: bool) -> None:

@@ -539,6 +539,15 @@ def test_a_sentence_ends_as_its_script_and_its_quotes_have_it(line: str, bytewis
     assert all(part.rstrip()[-1] in "।॥”»" for part in parts[:-1])
 
 
+@pytest.mark.parametrize(
+    "parts", [[[-3.0], [-1.0, -0.5]], [[-1.0, -0.5], [-3.0]], [[-1.0], [-2.0]], [[-1.0, -2.0, -3.0]]]
+)
+def test_parts_of_a_line_lose_no_log_p_of_an_end(parts: list[list[float]]) -> None:
+    together = functools.reduce(translate._one_end, parts)
+    assert sum(together) == sum(map(sum, parts))
+    assert len(together) == sum(len(part) - 1 for part in parts) + 1
+
+
 def test_scores_need_a_translation_for_each_source(fixed: Translator) -> None:
     with pytest.raises(CallError, match="2 sources and 1 translations"):
         fixed.score(["kala", "puu"], ["fisch"])

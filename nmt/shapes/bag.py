@@ -23,7 +23,7 @@ class Bag:
     """The features of a training split."""
 
     def __init__(self, lines: Sequence[str]) -> None:
-        found = dict.fromkeys(feature for line in lines for feature in _features(line))
+        found = dict.fromkeys(feature for line in lines for feature in sorted(_features(line)))
         self.ids = {feature: number for number, feature in enumerate(found)}
 
     def table(self, lines: Sequence[str]) -> Tensor:

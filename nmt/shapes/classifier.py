@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from nmt import checkpoint, plots, tokenizer
 from nmt.attention import Dot
 from nmt.cells import Dropout, Shares
-from nmt.corpus import locate, read_lines
+from nmt.corpus import digest, locate, read_lines
 from nmt.data import Batch, Batches, by_length, collate
 from nmt.encoder import Encoder
 from nmt.errors import DataError
@@ -160,7 +160,8 @@ class Committee(nn.Module):
         return next(self.parameters()).device
 
     def loss(self, batch: Labelled, smoothing: float = 0.0) -> Loss:
-        """The sum of the members' losses, so that each learns as if alone; `nll` is their mean."""
+        """The sum of the members' losses, so that each learns nearly as if alone (gradients are clipped together);
+        `nll` is their mean."""
         lines = batch.lines
         losses = [
             cross_entropy(member(lines.source, lines.source_lengths), batch.classes, smoothing)
@@ -384,7 +385,13 @@ def job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Label
         {
             "parameters": sizes(model),
             "vocabulary": {"source": vocabulary.vocab},
-            "data": {"train": len(train.lines), "valid": len(valid.lines), "labels": dict(sorted(counts.items()))},
+            "data": {
+                "train": len(train.lines),
+                "valid": len(valid.lines),
+                "labels": dict(sorted(counts.items())),
+                "text of train": digest(train.lines, train.labels),
+                "text of valid": digest(valid.lines, valid.labels),
+            },
         },
         {**files_of(vocabulary), CLASSES: checkpoint.list_bytes(labels)},
         f"{len(train.lines):,} lines of {len(labels)} classes, {vocabulary.vocab:,} pieces",

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from nmt import checkpoint, tokenizer
 from nmt.cells import Shares, States
 from nmt.context import Context
+from nmt.corpus import digest
 from nmt.data import Batches, by_length, collate
 from nmt.decoder import Decoder
 from nmt.errors import CallError, DataError, RecipeError
@@ -289,6 +290,7 @@ class Text:
 
     ids: Tensor | list[list[int]]
     letters: int  # characters, for bits per character
+    digest: str = ""  # of its lines
 
     def nats(self, model: LanguageModel, rows: int = 1) -> tuple[float, int, int]:
         """Nats of what is read, a stream but for the ends of its rows, and how many pieces and characters that is."""
@@ -304,12 +306,12 @@ def read(recipe: LanguageModelRecipe, split: str, vocabulary: Characters | Token
     found = lines(recipe.data, split)
     if recipe.data.unit == "stream" and isinstance(vocabulary, Characters):
         ids = np.fromiter(chain.from_iterable(vocabulary.encode(f"{line}\n") for line in found), np.int64)
-        return Text(torch.from_numpy(ids), len(ids))
+        return Text(torch.from_numpy(ids), len(ids), digest(found))
     encoded = map(vocabulary.encode, found) if isinstance(vocabulary, Characters) else vocabulary.encode(found)
     kept = [(ids, len(line) + 1) for line, ids in zip(found, encoded, strict=True) if ids]
     if not kept:
         raise DataError(f"data.{split}: no line of it has a piece: is that the text?")
-    return Text([ids for ids, _ in kept], sum(letters for _, letters in kept))
+    return Text([ids for ids, _ in kept], sum(letters for _, letters in kept), digest(found))
 
 
 def vocabulary_of(recipe: LanguageModelRecipe) -> Characters | Tokenizer:
@@ -369,16 +371,21 @@ def job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Chunk
     else:
         stream = Sentences(text.ids, settings.rows, settings.seed, hardware.device)
         said = f"{len(text.ids):,} lines"
-    loss = Along(model)
+    loss, validation = Along(model), Validation(model, recipe, vocabulary)
     return Job(
         model,
         stream,
         loss,
-        Validation(model, recipe, vocabulary),
+        validation,
         {
             "parameters": sizes(model),
             "vocabulary": {"target": vocabulary.vocab},
-            "data": {"train": len(text.ids), "characters": text.letters},
+            "data": {
+                "train": len(text.ids),
+                "characters": text.letters,
+                "text of train": text.digest,
+                "text of valid": validation.text.digest,
+            },
         },
         {CHARACTERS if isinstance(vocabulary, Characters) else PIECES: vocabulary.proto},
         said,

@@ -9,13 +9,14 @@ Letters: T frames, n words, C tags.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nmt import corpus
 from nmt.corpus import locate, read_lines
 from nmt.errors import DataError
 from nmt.recipe import Field, Section, model_validator
@@ -98,6 +99,11 @@ def _tags(given: Sequence[str], words: int, known: dict[str, int], gaps: bool, w
         if tag not in known:
             raise DataError(f"{where}: unknown tag '{tag}': data.labels has {', '.join(known)}")
     return [known[tag] for tag in (given[1::2] if gaps else given)]
+
+
+def digest(examples: Iterable[Example]) -> str:
+    """The same for the same words, sources and tags."""
+    return corpus.digest(part for one in examples for part in (*one.words, one.source, str(one.tags)))
 
 
 def gold(examples: Sequence[Example]) -> scores.Ids:

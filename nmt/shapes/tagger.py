@@ -45,7 +45,7 @@ from nmt.recipe import AnyRecipe, Cell, Field, Section, Training, model_validato
 from nmt.recipe import Dropout as Drop
 from nmt.shapes import frames, scores
 from nmt.shapes.report import Report
-from nmt.shapes.tagged import Example, TaggedData, baselines, gold, read, words_of
+from nmt.shapes.tagged import Example, TaggedData, baselines, digest, gold, read, words_of
 from nmt.shapes.words import dropped
 from nmt.tokenizer import EOS, UNK, Tokenizer
 
@@ -376,7 +376,13 @@ def job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Batch
         {
             "parameters": sizes(model),
             "vocabulary": {"target": pieces.vocab} if pieces else {},
-            "data": {"train": len(examples), "valid": len(valid), "words": words},
+            "data": {
+                "train": len(examples),
+                "valid": len(valid),
+                "words": words,
+                "text of train": digest(examples),
+                "text of valid": digest(valid),
+            },
         },
         {PIECES: pieces.proto} if pieces else {},
         f"{len(examples):,} rows of {words:,} {'words' if pieces else 'frames'} to train on, {len(valid):,} valid",
