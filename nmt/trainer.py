@@ -124,7 +124,7 @@ class Trainer(Generic[B]):
         self.scaler = torch.amp.GradScaler(enabled=hardware.precision == "fp16")
         self.weights = checkpoint.parameters(model)
         self.average = {name: weight.clone() for name, weight in self.weights.items()} if settings.ema else {}
-        self.metrics = _Metrics(folder / checkpoint.METRICS, settings.tensorboard)
+        self.metrics = _Metrics(folder / checkpoint.METRICS, settings.tensorboard and group.first)
         self.signal = 0  # that this process was sent
         self.heard = 0  # that one of the group was sent before the last update
         self.saved = time.monotonic()
