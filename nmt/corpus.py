@@ -37,6 +37,7 @@ from nmt.formats import (
     read_lines,
     read_pairs,
     table_pairs,
+    unpacked,
 )
 
 if TYPE_CHECKING:
@@ -309,6 +310,11 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str) -
     """The file of a split, or the two of its sides, that `key` can name instead."""
     folder = place if os.path.isdir(place) else place.parent
     if not isinstance(split, str):
+        if tuple(Path(unpacked(name)).suffix.lstrip(".") for name in split) == languages[::-1]:
+            raise DataError(
+                f"{split[0]} is read as {languages[0]}, {split[1]} as {languages[1]}, and their names say the "
+                f"opposite: exchange them in {key}, or rename them"
+            )
         return [_named(folder, name) for name in split]
     if kind(split) in READERS:
         return [_named(folder, split)]

@@ -20,7 +20,7 @@ from itertools import accumulate, pairwise
 from pathlib import PurePath
 
 from nmt.errors import DataError
-from nmt.formats import BOM, decode_lines, even
+from nmt.formats import BOM, decode_lines, delimiter
 
 SUBTITLES = (".srt", ".vtt")
 SUFFIXES = (".txt", ".tsv", ".csv", *SUBTITLES)
@@ -109,10 +109,11 @@ def from_table(text: str, language: str) -> Document:
     """Tab-separated lines: the first column is the text."""
     rows = text.split("\n")
     firsts = _first_column([row.partition("\t")[0] for row in rows], language)
+    tabs = rows[0].count("\t")  # shorter rows are filled up
 
     def join(translations: Iterator[str]) -> str:
         return "\n".join(
-            f"{row}\t{first._join(translations)}" if row.strip() else row
+            row + "\t" * (1 + max(0, tabs - row.count("\t"))) + first._join(translations) if row.strip() else row
             for row, first in zip(rows, firsts, strict=True)
         )
 
@@ -128,36 +129,24 @@ def _first_column(cells: Sequence[str], language: str) -> list[Document]:
 
 def from_csv(text: str, language: str, name: str) -> Document:
     """Cells between commas, or semicolons, quoted where need be: the first of a row is the text. Raises DataError."""
-    mark, rows = _cells(text, name)
+    lines = list(io.StringIO(text, newline=""))
+    mark, said = delimiter(lines)
+    try:
+        rows = list(csv.reader(lines[said:], delimiter=mark, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{name}: this is no CSV: {error}: quote a whole text, and double the quotes in it") from None
+    width = len(rows[0]) if rows else 0  # shorter rows are filled up
     firsts = _first_column([row[0] if row else "" for row in rows], language)
 
     def join(translations: Iterator[str]) -> str:
         out = io.StringIO(newline="")
+        out.writelines(lines[:said])
         write = csv.writer(out, delimiter=mark, lineterminator="\n").writerow
         for row, first in zip(rows, firsts, strict=True):
-            write([*row, first._join(translations)] if row else row)
+            write([*row, *[""] * (width - len(row)), first._join(translations)] if row else row)
         return out.getvalue()
 
     return Document([sentence for first in firsts for sentence in first.sentences], join)
-
-
-def _cells(text: str, name: str) -> tuple[str, list[list[str]]]:
-    """The rows of a CSV and what parts their cells: the mark by which all rows have as many, and more than one."""
-    csv.field_size_limit(len(text) + 1)
-    found, wrong = dict[str, list[list[str]]](), []
-    for mark in ";,":  # commas stand in texts between semicolons more often than these between commas
-        try:
-            found[mark] = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
-        except csv.Error as error:
-            wrong.append(error)
-    for mark, rows in found.items():
-        if even(rows):
-            return mark, rows
-    if wrong and not any(len(row) > 1 for rows in found.values() for row in rows):
-        raise DataError(f"{name}: this is no CSV: {wrong[0]}")
-    head = text.partition("\n")[0]
-    mark = max(sorted(found), key=head.count)
-    return mark, found[mark]
 
 
 def from_subtitles(text: str, kind: str, name: str) -> Document:

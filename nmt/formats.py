@@ -21,8 +21,10 @@ import lzma
 import re
 import shlex
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
@@ -41,6 +43,7 @@ CORRECTED = ("time", "model")  # the columns that tell a table of corrections, w
 BOM = b"\xef\xbb\xbf"
 _ZIP = b"PK\x03\x04"
 _LOOK = 100  # lines from which the mark between the columns of a CSV is told
+_SAID = re.compile(r"sep=(.)", re.IGNORECASE)
 _BREAK = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 _CODES = ("bpt", "ept", "ph", "it", "ut")  # TMX 1.4b, section 3.4: native codes, not words
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
@@ -92,8 +95,8 @@ def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
     for number, raw in enumerate(stream, 1):
         line = raw[:-2] if raw.endswith(b"\r\n") else raw.removesuffix(b"\n")
         if number == 1:
-            if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise DataError(f"{name}: this is UTF-16: make it UTF-8: {_converted('UTF-16', name)}")
+            if wide := _utf_16(line):
+                raise DataError(f"{name}: this is {wide}: make it UTF-8: {_converted(wide, name)}")
             if line.startswith(_ZIP):
                 raise DataError(
                     f"{name}: this is a document of Word, Excel or the like: save it as plain text in UTF-8 there, a "
@@ -111,6 +114,14 @@ def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[str]:
                 f"{name}: line {number}: byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8: correct it, "
                 f"or convert the file: {_converted('WINDOWS-1252', name)}"
             ) from None
+
+
+def _utf_16(line: bytes) -> str:
+    """Which UTF-16 a first line is, if it is; without a mark, that of letters whose other byte is 0."""
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    sides = {"UTF-16LE": line[1::2], "UTF-16BE": line[::2]}
+    return next((name for name, side in sides.items() if side and not any(side)), "")
 
 
 def _converted(encoding: str, name: str) -> str:
@@ -220,6 +231,7 @@ def _table(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
         return
     tabs = kind(path.name) == ".tsv"
     left, right = 0, 1
+    first = list(islice(rows, 1))  # of the pairs
     if columns or _find(head[1], languages, None):
         names = pick(head[1], languages, columns, f"{path}: line {head[0]}")
         left, right = head[1].index(names[0]), head[1].index(names[1])
@@ -230,12 +242,16 @@ def _table(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
             "--columns SOURCE TARGET); if this is a pair of sentences, put a line above it that names the columns"
         )
     else:
-        if len(head[1]) > 2 and (odd := next((cell for cell in head[1][:2] if cell.strip().isdigit()), "")):
+        cells = [(number, cell) for number, row in (head, *first) for cell in row[:2] if cell.strip().isdigit()]
+        if cells and len(head[1]) > 2:
+            number, odd = cells[0]
             raise MissingColumnsError(
-                f"{path}: line {head[0]}: '{odd}' is a number, and a sentence is looked for there: put a line above it "
-                f"that names the {len(head[1])} columns, '{languages[0]}' and '{languages[1]}' among them"
+                f"{path}: line {number}: '{odd}' is a number, and a sentence is looked for there: begin with a line "
+                f"that names the {len(head[1])} columns, '{languages[0]}' and '{languages[1]}' among them, or name two "
+                "of that line in data.columns (nmt init --columns SOURCE TARGET)"
             )
-        rows = chain([head], rows)
+        first.insert(0, head)
+    rows = chain(first, rows)
     if set(CORRECTED) <= set(head[1][2:]):
         rows = iter({row[0]: (number, row) for number, row in rows}.values())
     needed = max(left, right) + 1
@@ -256,31 +272,42 @@ def _tab_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _comma_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Rows between commas, or semicolons, as Excel has it, where these alone part the first lines evenly."""
-    csv.field_size_limit(2**31 - 1)  # the default refuses long fields
     lines = (f"{line}\n" for line in read_lines(path))
     first = list(islice(lines, _LOOK))
-    semicolons, commas = (_even(first, mark) for mark in ";,")
-    mark = ";" if semicolons and not commas else ","
-    reader = csv.reader(chain(first, lines), delimiter=mark, strict=True)
+    mark, said = delimiter(first)
+    reader = csv.reader(chain(first[said:], lines), delimiter=mark, strict=True)
     try:
         for row in reader:
             if row:
-                yield reader.line_num, row
+                yield reader.line_num + said, row
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}") from None
+        where = f"{path}: line {reader.line_num + said}"
+        raise DataError(f"{where}: not CSV: {error}: quote a whole text, and double the quotes in it") from None
 
 
-def _even(lines: Sequence[str], mark: str) -> bool:
-    """Whether a mark parts the first lines evenly; the last row, which may go on behind them, left out."""
-    rows = [row for row in csv.reader(lines, delimiter=mark) if row]
-    return even(rows[:-1] if len(lines) == _LOOK else rows)
+def delimiter(lines: Sequence[str]) -> tuple[str, int]:
+    """What parts the cells of a CSV, a comma or, as Excel has it, a semicolon; how many lines say so, which is 0 or 1.
+
+    Told by a first line `sep=;`, else by the first lines: the mark by which all have as many cells, or most have.
+    """
+    csv.field_size_limit(2**31 - 1)  # the default refuses long fields
+    if lines and (match := _SAID.fullmatch(lines[0].strip("\r\n"))):
+        return match[1], 1
+    # commas stand in texts between semicolons more often than these between commas
+    return max(";,", key=partial(_parted, lines)), 0
 
 
-def even(rows: Iterable[Sequence[str]]) -> bool:
-    """Whether all rows, empty ones left out, have as many columns, and more than one."""
-    counts = {len(row) for row in rows if row}
-    return len(counts) == 1 and counts != {1}
+def _parted(lines: Sequence[str], mark: str) -> tuple[bool, int, int]:
+    """Whether a mark parts all lines into as many cells, more than one each; how many it parts so at most; if none, how
+    often it is there."""
+    counts: Counter[int] = Counter()
+    reader, right = csv.reader(lines, delimiter=mark, strict=True), True
+    try:
+        counts.update(len(row) for row in reader if row)
+    except csv.Error:
+        right = reader.line_num == len(lines)  # a cell that goes on behind them
+    most = max((count for cells, count in counts.items() if cells > 1), default=0)
+    return right and 0 < most == counts.total(), most, 0 if most else sum(line.count(mark) for line in lines)
 
 
 def _json(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:

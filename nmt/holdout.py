@@ -6,7 +6,8 @@ Which pairs are held out depends on their text alone: those with the smallest ha
 on every machine, in whatever order the pairs lie and in both directions (what a model of the opposite direction judges
 or writes is as new to it), and most of them stay, each in its part, when pairs are added. A pair that shares a side
 with one held out leaves train, where sides are the same if their letters, with their marks, and digits are, however
-they are composed; so training has nothing of a test set but what `data.extra` brings, which is counted.
+they are composed, or their symbols where there is nothing else; so training has nothing of a test set but what
+`data.extra` brings, which is counted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from nmt.corpus import Corpus, stored
 from nmt.errors import DataError
 from nmt.formats import Pair
 
-VERSION = 5  # raise it when the same corpus would be split in another way
+VERSION = 6  # raise it when the same corpus would be split in another way
 PARTS = ("train", "valid", "test")
 MOST = 4  # at most one in so many different pairs is held out
 
@@ -95,19 +96,25 @@ def _distinct(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> NDArray
 
 
 class _Kept(dict[int, int | None]):
-    """What `str.translate` leaves of a text: letters, digits, and marks, for a vowel sign makes another word."""
+    """What `str.translate` leaves of a text."""
+
+    def __init__(self, categories: str) -> None:
+        super().__init__()
+        self.categories = categories
 
     def __missing__(self, code: int) -> int | None:
-        self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else None
+        self[code] = code if unicodedata.category(chr(code))[0] in self.categories else None
         return self[code]
 
 
-KEPT = _Kept()
+WORDS = _Kept("LMN")  # letters, digits, and marks, for a vowel sign makes another word
+SYMBOLS = _Kept("S")  # what a text without these may be written in: braille, pictures
 
 
 def _hash(text: str) -> int:
-    letters = unicodedata.normalize("NFKC", text).casefold().translate(KEPT)
-    return int.from_bytes(hashlib.blake2b(letters.encode(), digest_size=8).digest(), "little")
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    kept = plain.translate(WORDS) or plain.translate(SYMBOLS)
+    return int.from_bytes(hashlib.blake2b(kept.encode(), digest_size=8).digest(), "little")
 
 
 EMPTY = _hash("")

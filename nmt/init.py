@@ -87,6 +87,8 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
         raise CallError(f"--out {out}: it is there already: name another file, or remove it")
     if columns and len(files) == 2:
         raise CallError("--columns: two text files have none: leave it out, or give a table with --file")
+    if columns and kind(files[0].name) == ".tmx":
+        raise CallError(f"--columns: {files[0]} has none but languages: leave it out")
     languages = _languages(files, source, target)
     folder = files[0].parent
     names = [file.name if file.parent == folder else str(file.resolve()) for file in files]
@@ -96,7 +98,7 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     count, apart = holdout.different(pairs)
     if apart < FEWEST:
         others = len(pairs) - apart
-        bad = f"the other {others:,} have an empty side, one without letters, two equal ones or one of another pair"
+        bad = f"the other {others:,} have an empty side, two equal ones or one of another pair"
         why = f" ({bad})" if others else ""
         raise DataError(f"{pairs.name}: {apart} pairs are too few to learn from: find {FEWEST} or more{why}")
     say(f"{_counted(pairs, count)}, {' to '.join(languages)}, first: {shown(pairs.source[0], pairs.target[0])}")
@@ -112,7 +114,8 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
     """The two languages: as given, else from the suffixes of two text files."""
     for file in files:
         if not file.is_file():
-            raise CallError(f"{file}: there is no such file")
+            other = "this is no plain file: save it as one, since it is read more than once"
+            raise CallError(f"{file}: {other if file.exists() else 'there is no such file'}")
     if len(files) == 1 and kind(files[0].name) not in READERS:
         raise CallError(f"{files[0]}: no known format: give one of {', '.join(READERS)}, or two text files")
     if len(files) == 1 and not (source and target):
@@ -127,11 +130,6 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
         raise CallError(
             f"{' and '.join(map(str, files))}: their names do not end with two languages (.en, .de): "
             "say which they are with --source and --target"
-        )
-    if len(files) == 2 and tuple(Path(unpacked(file.name)).suffix.lstrip(".") for file in files) == found[::-1]:
-        say(
-            f"warning: {files[0].name} is read as {found[0]}, {files[1].name} as {found[1]}: "
-            "their names say the opposite"
         )
     return found[0], found[1]
 

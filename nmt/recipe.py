@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
@@ -19,15 +20,33 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic import Field as Field  # for the recipes of the shapes
 from pydantic import model_validator as model_validator
+from pydantic.fields import FieldInfo
 
 from nmt.errors import RecipeError
 
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
 Cell = Literal["rnn", "lstm", "gru"]
 Task = Literal["translation", "language-model", "classification", "captioning", "tagging"]
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, content: Any) -> Any:
+        """`epochs: yes` is not 1."""
+        if not isinstance(content, dict):
+            return content
+        return {key: _word(cls.model_fields.get(key), value) for key, value in content.items()}
+
+
+def _word(field: FieldInfo | None, value: object) -> object:
+    """A truth value as a word, where a number is wanted, which pydantic would make of it."""
+    if not isinstance(value, bool) or field is None:
+        return value
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return str(value) if bool not in kinds and (int in kinds or float in kinds) else value
 
 
 class Data(Section):
@@ -431,7 +450,13 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """That of plain YAML, but for keys that stand twice: all but the last would be lost."""
+    """That of plain YAML, but for keys that stand twice, all but the last of which would be lost, and for numbers:
+    those to the base of 8 (010) and of 60 (1:30) are text, of which 010 is then read as 10."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, INTEGER if tag == "tag:yaml.org,2002:int" else form) for tag, form in forms]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -485,11 +510,14 @@ def _set(content: dict[str, Any], change: str) -> None:
             raise RecipeError(f"--set {change}: '{parent}' is a single value here, it has no key '{last}'")
         section = inner
     try:
-        section[last] = yaml.safe_load(value)
+        if " #" in value and value[0] not in "'\"[{":
+            raise ValueError("a comment: the end would be lost")
+        section[last] = yaml.load(value, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):  # a 13th month
         raise RecipeError(f"--set {change}: '{value}' is not a YAML value: put it in quotes if it is text") from None
 
 
+_QUOTES = "put it in quotes, YAML reads no, yes, on and off as false and true"
 _NEEDED = {
     "int_": "a whole number is needed",
     "float_": "a number is needed",
@@ -509,6 +537,8 @@ def _explain(kind: type[AnyRecipe], problem: dict[str, Any]) -> str:
         near = difflib.get_close_matches(where[-1], allowed, n=1) or _sections_with(kind, key)
         hint = f"did you mean '{near[0]}'?" if near else f"allowed are {', '.join(allowed)}"
         return f"unknown key '{key}': {hint}"
+    if problem["type"] == "invalid_key":
+        return f"{key}: a key is {problem['input']!r}, no text: {_QUOTES}"
     message = next(
         (said for start, said in _NEEDED.items() if problem["type"].startswith(start)),
         str(problem["msg"]).removeprefix("Value error, "),
@@ -518,7 +548,7 @@ def _explain(kind: type[AnyRecipe], problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"'{key}' is missing: add it"
     if problem["type"] == "string_type" and isinstance(problem["input"], bool):
-        message += ": put it in quotes, YAML reads no, yes, on and off as false and true"
+        message += f": {_QUOTES}"
     return f"{key}: {problem['input']!r} is not allowed: {message[0].lower() + message[1:]}"
 
 

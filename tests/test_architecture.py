@@ -150,8 +150,8 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "shapes.language_model": (
         7,
-        {"cells", "checkpoint", "context", "data", "decoder", "hardware", "job", "loss", "model", "progress", "recipe"}
-        | {"search", "shapes.report", "shapes.text", "stepper", "tokenizer", "translate"},
+        {"cells", "checkpoint", "context", "corpus", "data", "decoder", "hardware", "job", "loss", "model", "progress"}
+        | {"recipe", "search", "shapes.report", "shapes.text", "stepper", "tokenizer", "translate"},
     ),
     "shapes.bag": (0, set()),
     "shapes.words": (4, {"cells", "checkpoint", "data", "tokenizer"}),

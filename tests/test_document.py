@@ -134,6 +134,21 @@ def test_what_parts_the_cells_is_what_all_rows_have_as_often(table: str, sentenc
 
 
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ",")])
+def test_a_translation_of_a_short_row_stands_with_the_others(name: str, mark: str) -> None:
+    rows = [["text", "id", "note"], ["One.", "1", "z"], ["Two."], ["Three.", "3"]]
+    found = read(name, "".join(f"{mark.join(row)}\n" for row in rows).encode(), "en")
+    new = [row.split(mark) for row in found.joined(["Eins.", "Zwei.", "Drei."]).splitlines()]
+    assert {len(row) for row in new} == {4}
+    assert [row[3] for row in new] == ["translation", "Eins.", "Zwei.", "Drei."]
+
+
+def test_a_line_that_says_what_parts_the_cells_stays() -> None:
+    found = read("a.csv", b"sep=;\r\ntext;id\r\nYes, no.;1\r\n", "en")
+    assert found.sentences == ["Yes, no."]
+    assert found.joined(["Ja, nein."]) == "sep=;\r\ntext;id;translation\r\nYes, no.;1;Ja, nein.\r\n"
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ",")])
 def test_a_heading_is_not_translated(name: str, mark: str) -> None:
     for head in ("en", "Source"):
         found = read(name, f"{head}{mark}note\nOne.{mark}x\n".encode(), "en")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -218,7 +219,7 @@ def test_sets_with_other_names_are_not_passed_over_in_silence() -> None:
 def test_a_corpus_of_empty_lines_is_said_to_be_one() -> None:
     files = [write("p.en"), Path("p.de")]
     files[1].write_text("\n" * len(files[0].read_text().splitlines()))
-    with pytest.raises(DataError, match=r"0 pairs are too few to learn from.* have an empty side, one without"):
+    with pytest.raises(DataError, match=r"0 pairs are too few to learn from.* have an empty side"):
         init.write(files, None, None, Path("my.yaml"))
 
 
@@ -333,13 +334,35 @@ def test_long_sentences_get_the_shortcut_and_fewer_epochs(monkeypatch: pytest.Mo
     assert made[1].training.epochs == 10
 
 
-def test_names_that_say_the_opposite_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_say_the_opposite_are_refused() -> None:
     files = [write("p.de"), write("p.en")]
-    init.write(files, "en", "de", Path("my.yaml"))
-    assert "warning: p.de is read as en, p.en as de: their names say the opposite" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"p\.de is read as en, p\.en as de, and their names say the opposite"):
+        init.write(files, "en", "de", Path("my.yaml"))
     init.write(files, None, None, Path("other.yaml"))
     init.write(files, "deu", "eng", Path("third.yaml"))
-    assert "the opposite" not in capsys.readouterr().err
+    there = recipe.load("other.yaml", ["data.source=en", "data.target=de"])
+    with pytest.raises(DataError, match=r"exchange them in data\.train"):
+        material.load_split(there.data, "train")
+
+
+def test_a_file_that_cannot_be_read_twice_is_refused() -> None:
+    os.mkfifo("p.en")
+    with pytest.raises(CallError, match=r"p\.en: this is no plain file: save it as one"):
+        init.write([Path("p.en"), write("p.de")], None, None, Path("my.yaml"))
+
+
+def test_a_memory_has_languages_not_columns() -> None:
+    Path("a.tmx").write_text("<tmx/>")
+    with pytest.raises(CallError, match=r"--columns: a\.tmx has none but languages"):
+        init.write([Path("a.tmx")], "en", "de", Path("my.yaml"), ("one", "two"))
+
+
+def test_symbols_are_a_language_too() -> None:
+    files = [write("p.en"), Path("p.emo")]
+    letters = str.maketrans("abcdefgh", "⠁⠃⠉⠙⠑⠋⠛⠓")
+    files[1].write_text(files[0].read_text().translate(letters))
+    init.write(files, None, None, Path("my.yaml"))
+    assert recipe.load("my.yaml").data.hold_out
 
 
 def test_what_is_wrong_is_said_and_nothing_is_written() -> None:

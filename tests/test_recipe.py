@@ -78,6 +78,9 @@ def test_an_unknown_key_is_named_with_the_nearest(key: str, hint: str) -> None:
         ("training.epochs", 2.5, "a whole number is needed"),
         ("training.epochs", None, "a whole number is needed"),
         ("training.epochs", [1], "a whole number is needed"),
+        ("training.epochs", True, "a whole number is needed"),
+        ("training.patience", True, "a whole number is needed"),
+        ("training.subword_sampling", True, "a number is needed"),
         ("training.learning_rate", "fast", "a number is needed"),
         ("training.tensorboard", "perhaps", "true or false is needed"),
         ("training.schedule", "linear", "'cosine', 'inverse_sqrt', 'plateau' or 'constant'"),
@@ -102,6 +105,10 @@ def test_a_wrong_kind_is_named(key: str, value: object, reason: str) -> None:
     message = refused(content_with((key, value)), key, reason)
     assert repr(value) in message or "missing" in message
     assert message.count(key) == 1, "said once, whatever it might have been"
+
+
+def test_a_key_that_yaml_takes_for_a_truth_value_is_named() -> None:
+    refused({**LEAST, "data": {**LEAST["data"], False: "a"}}, "data", "a key is False, no text: put it in quotes")
 
 
 @pytest.mark.parametrize(
@@ -368,7 +375,10 @@ def test_a_tokenizer_that_is_nowhere(tmp_path: Path) -> None:
     ("change", "key", "value"),
     [
         ("training.epochs=5", "training.epochs", 5),
+        ("training.epochs=010", "training.epochs", 10),
+        ("training.seed=1_000", "training.seed", 1000),
         ("training.learning_rate=3e-4", "training.learning_rate", 3e-4),
+        ('data.path="new #1"', "data.path", "new #1"),
         ("training.patience=null", "training.patience", None),
         ("training.tensorboard=true", "training.tensorboard", True),
         ("model.encoder.hidden=64", "model.encoder.hidden", 64),
