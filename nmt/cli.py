@@ -14,7 +14,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Annotated, Any, NoReturn
@@ -165,8 +165,8 @@ def remember(
 def evaluate(
     systems: Annotated[list[str], typer.Argument(metavar="[RUN]...", help="Model folders or ensembles.")] = [],  # noqa: B006
     source: Annotated[Path | None, typer.Option(help="A test set of your own: the source lines.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="... and their translations.")] = None,
-    hypothesis: Annotated[list[Path], typer.Option(help="Translations made elsewhere.")] = [],  # noqa: B006
+    reference: Annotated[list[Path], typer.Option(metavar="FILE", help="... and their translations.")] = [],  # noqa: B006
+    hypothesis: Annotated[list[Path], typer.Option(metavar="FILE", help="Translations made elsewhere.")] = [],  # noqa: B006
     beam: Beam = None,
     changes: SearchSet = [],  # noqa: B006
     significance: Annotated[Significance, typer.Option(help="How two systems are compared.")] = Significance.bootstrap,
@@ -188,7 +188,12 @@ def evaluate(
         result = run.evaluate(other, Path(systems[0]), settings)
     else:
         result = work.run(
-            systems, source, reference, hypothesis, lambda name: run.translator(name, settings), significance.value
+            systems,
+            source,
+            _one("--reference", reference),
+            hypothesis,
+            lambda name: run.translator(name, settings),
+            significance.value,
         )
     _print(json.dumps(result.to_json(), ensure_ascii=False, indent=2) if as_json else str(result))
 
@@ -196,7 +201,9 @@ def evaluate(
 @app.command()
 def translate(
     system: System,
-    input: Annotated[Path | None, typer.Option(help="Lines to translate; standard input if not given.")] = None,
+    input: Annotated[
+        list[Path], typer.Option(metavar="FILE", help="Lines to translate; standard input if not given.")
+    ] = [],  # noqa: B006
     output: Annotated[Path | None, typer.Option(help="Where to; standard output if not given.")] = None,
     format: Annotated[Format, typer.Option(help="jsonl has scores, pieces and alternatives.")] = Format.text,
     nbest: Nbest = 1,
@@ -214,11 +221,12 @@ def translate(
     from nmt.translate import nbest_texts, to_json
 
     settings = _search(beam, changes)
-    total = count_lines(input) if input and input.is_file() else 0  # a pipe can be read only once
+    file = _one("--input", input)
+    total = count_lines(file) if file and file.is_file() else 0  # a pipe can be read only once
     translator = load(system, settings)
     with _writing(output) as out, contextlib.ExitStack() as stack:
         bar = stack.enter_context(Bar("translating", total)) if total else None
-        lines = read_lines(input) if input else _stdin_lines()
+        lines = read_lines(file) if file else _stdin_lines()
         found = warned(translator.stream(lines, nbest), translator.members[0].source.knows, say)
         for number, translation in enumerate(found, start=1):
             if format is Format.jsonl:
@@ -445,6 +453,13 @@ def _search(beam: int | None, changes: Iterable[str]) -> list[str]:
         if "=" in change and not change.startswith("search."):
             raise CallError(f"--set {change}: of a trained model only search.* can be changed")
     return changes if beam is None else [f"search.beam={beam}", "search.method=beam", *changes]
+
+
+def _one(option: str, files: Sequence[Path]) -> Path | None:
+    """The file of an option, which may be given once: of several, all but the last would be lost."""
+    if len(files) > 1:
+        raise CallError(f"{option}: {' and '.join(map(str, files))}: one file can be given")
+    return files[0] if files else None
 
 
 def _results() -> IO[str]:

@@ -496,6 +496,13 @@ def test_a_search_that_cannot_be(flags: list[str], said: str, toy: Toy) -> None:
 # ---- Bad input: text to translate ------------------------------------------------------------------------------------
 
 
+def test_one_file_is_translated_at_a_time(toy: Toy) -> None:
+    result = call("translate", toy.attention, "--input", toy.corpus / "test.en", "--input", "other.en")
+    assert (result.status, result.out) == (2, "")
+    assert "--input: " in result.error
+    assert "test.en and other.en: one file can be given" in result.error
+
+
 @pytest.mark.parametrize("fault", BROKEN)
 def test_text_that_is_none_is_refused_with_its_line(fault: str, toy: Toy) -> None:
     Path("bad.en").write_bytes(broken_lines(fault))

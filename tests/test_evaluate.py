@@ -180,6 +180,11 @@ def test_text_without_spaces_whose_language_is_not_known_is_told() -> None:
         (["--hypothesis", "a.de"], 2, "--hypothesis needs --reference"),
         (["--hypothesis", "a.de", "--hypothesis", "a.de", "--reference", "a.de"], 2, "the same system is named twice"),
         (["--hypothesis", "a.de", "--reference", "b.de"], 1, "a.de has 3 lines, b.de 2: give translations of the same"),
+        (
+            ["run", "--source", "a.en", *2 * ["--reference", "a.de"]],
+            2,
+            "--reference: a.de and a.de: one file can be given",
+        ),
         (["run", "--hypothesis", "a.de"], 1, "a.de has 3 lines, "),
         (["run", "--source", "a.en", "--reference", "b.de"], 1, "a.en has 3 lines, b.de 2"),
         (["--hypothesis", "empty", "--reference", "empty"], 1, "nothing to score"),
