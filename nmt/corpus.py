@@ -65,7 +65,7 @@ __all__ = [
     "unwritten",
 ]
 
-VERSION = 2  # raise it when the same files would give other pairs
+VERSION = 3  # raise it when the same files would give other pairs
 ALSO = {"valid": ("validation", "dev")}  # other names of a split
 
 

@@ -98,8 +98,7 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     count, apart = holdout.different(pairs)
     if apart < FEWEST:
         others = len(pairs) - apart
-        bad = f"the other {others:,} have an empty side, two equal ones or one of another pair"
-        why = f" ({bad})" if others else ""
+        why = f" (the other {others:,} have an empty side, two equal ones or one of another pair)" if others else ""
         raise DataError(f"{pairs.name}: {apart} pairs are too few to learn from: find {FEWEST} or more{why}")
     say(f"{_counted(pairs, count)}, {' to '.join(languages)}, first: {shown(pairs.source[0], pairs.target[0])}")
     held = max(1, min(MOST_HELD, apart // HELD)) if _stands_alone(languages, folder, names, columns) else 0

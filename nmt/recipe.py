@@ -24,7 +24,6 @@ from pydantic.fields import FieldInfo
 
 from nmt.errors import RecipeError
 
-INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
 Cell = Literal["rnn", "lstm", "gru"]
 Task = Literal["translation", "language-model", "classification", "captioning", "tagging"]
 
@@ -449,12 +448,15 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
+
+
 class _Loader(yaml.SafeLoader):
     """That of plain YAML, but for keys that stand twice, all but the last of which would be lost, and for numbers:
     those to the base of 8 (010) and of 60 (1:30) are text, of which 010 is then read as 10."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, INTEGER if tag == "tag:yaml.org,2002:int" else form) for tag, form in forms]
+        first: [(tag, _INTEGER if tag == "tag:yaml.org,2002:int" else form) for tag, form in forms]
         for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
