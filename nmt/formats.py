@@ -20,6 +20,7 @@ import json
 import lzma
 import re
 import shlex
+import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -68,11 +69,15 @@ def read_pairs(files: Sequence[Path], languages: Pair, columns: Pair | None = No
             f"{files[0]}: no known format: name one of {', '.join(READERS)}, or two text files where two can be named "
             f"(`paste {files[0].name} OTHER > pairs.tsv` makes one of them)"
         )
-    first = next(pairs, None)
-    if first is None:
-        raise DataError(f"{' and '.join(map(str, files))}: empty, no sentence pairs in it")
-    yield first
-    yield from pairs
+    try:
+        first = next(pairs, None)
+        if first is None:
+            raise DataError(f"{' and '.join(map(str, files))}: empty, no sentence pairs in it")
+        yield first
+        yield from pairs
+    except DataError as error:
+        traceback.clear_frames(error.__traceback__)  # or the files would be open as long as the error is kept
+        raise
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -319,6 +319,16 @@ def test_what_a_format_does_not_allow_is_an_error_with_its_place(
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_an_error_that_is_kept_keeps_no_file_open(name: str, tmp_path: Path) -> None:
+    file = write(tmp_path / name, "a\n" * 10_000)
+    with pytest.raises(DataError) as error:
+        list(formats.read_pairs([file], ("en", "de")))
+    assert str(error.value).startswith(f"{file}: line 1")
+    places = Path("/proc/self/fd")
+    assert not places.is_dir() or str(file) not in {os.readlink(one) for one in places.iterdir() if one.is_symlink()}
+
+
 def test_a_translation_memory_passes_through_in_little_memory(tmp_path: Path) -> None:
     unit = '<tu><tuv xml:lang="en"><seg>{0} a</seg></tuv><tuv xml:lang="de"><seg>{0} b</seg></tuv></tu>\n'
     body = "".join(unit.format(n) for n in range(20_000))
