@@ -111,8 +111,11 @@ WORDS = _Kept("LMN")  # letters, digits, and marks, for a vowel sign makes anoth
 SYMBOLS = _Kept("S")  # what a text without these may be written in: braille, pictures
 
 
+_composed = partial(unicodedata.normalize, "NFKC")
+
+
 def _hash(text: str) -> int:
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = _composed(_composed(text).casefold())  # folding takes some letters apart, the Greek ΐ
     kept = plain.translate(WORDS) or plain.translate(SYMBOLS)
     return int.from_bytes(hashlib.blake2b(kept.encode(), digest_size=8).digest(), "little")
 

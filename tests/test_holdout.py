@@ -99,6 +99,9 @@ def test_a_side_is_its_letters_with_their_marks() -> None:
     assert holdout.different(whole([*pairs(), *other]))[1] == 203
     composed = [("Tiếng Việt", "one"), (unicodedata.normalize("NFD", "Tiếng Việt"), "two")]
     assert holdout.different(whole([*pairs(), *composed]))[1] == 201, "however its letters are composed"
+    capital = [("\N{GREEK CAPITAL LETTER IOTA WITH DIALYTIKA}\u0301", "one"), ("\u0390", "two")]
+    assert holdout.different(whole([*pairs(), *capital]))[1] == 201, "whatever their case"
+    assert holdout.different(whole([*pairs(), ("⠁⠃", "one"), ("⠃⠁", "two"), ("⠃⠁!", "three")]))[1] == 202, "symbols"
 
 
 def test_too_many_is_an_error_that_says_how_many_are_possible() -> None:
