@@ -37,6 +37,7 @@ from nmt.hardware import cores
 from nmt.recipe import Search
 from nmt.search import lp
 from nmt.service import BusyError, Service
+from nmt.tokenizer import whole
 from nmt.translate import Translation
 
 from . import view
@@ -137,9 +138,9 @@ class Work:
         return view.sentences(shown, self.model.languages, waiting, self.chosen, self.kept)
 
 
-def refusal(text: str) -> gr.Error:
-    """To raise: tells the visitor, without a trace of the machine."""
-    return gr.Error(plain(text), print_exception=False)
+def refusal(text: str, page: bool = True) -> gr.Error:
+    """To raise: tells the visitor, or a program, without a trace of the machine."""
+    return gr.Error(plain(text) if page else text, print_exception=False)
 
 
 def plain(text: str) -> str:
@@ -148,14 +149,14 @@ def plain(text: str) -> str:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Within, what goes wrong is told to the visitor in one line."""
+def told(page: bool = True) -> Iterator[None]:
+    """Within, what goes wrong is told to the visitor, or a program, in one line."""
     try:
         yield
     except NmtError as error:
-        raise refusal(str(error)) from None
+        raise refusal(str(error), page) from None
     except LateError:
-        raise refusal("this took too long: send less at once, or try again later") from None
+        raise refusal("this took too long: send less at once, or try again later", page) from None
 
 
 def answers(futures: Sequence[Future[Any]]) -> Iterator[Any]:
@@ -190,6 +191,8 @@ def chance(translation: Translation, place: int) -> float | None:
 def limited(text: str) -> str:
     if not isinstance(text, str):  # of a program
         raise DataError("one text is translated in a call: give a string")
+    if whole(text) != text:
+        raise DataError("half a character (a lone surrogate) is in it: the text is damaged")
     if len(text) > LONGEST:
         raise DataError(
             f"the text has {len(text):,} letters, at most {LONGEST:,} are translated at once: use Files for more"
@@ -516,13 +519,13 @@ class Page:
 
     def api_translate(self, text: str, pair: str = "") -> str:
         """Translate a sentence with the model for a pair, `en-de` for instance; with the first if that is empty."""
-        with told():
+        with told(page=False):
             (one,) = answers(self.named(pair).service.translate([limited(text)]))
             return str(one.text)
 
     def api_score(self, source: str, target: str, pair: str = "") -> float:
         """The natural log probability of the translation `target`."""
-        with told():
+        with told(page=False):
             (one,) = answers(self.named(pair).service.score([limited(source)], [limited(target)]))
             return float(one.log_prob)
 

@@ -498,14 +498,14 @@ def _writing(path: Path | None) -> Iterator[IO[str]]:
 
 
 def _stdin_lines() -> Iterator[str]:
-    from nmt.formats import decode_lines
+    from nmt.formats import STDIN, decode_lines
     from nmt.progress import say
 
     if sys.stdin is None:
         raise CallError("standard input is closed: there is nothing to read")
     if sys.stdin.isatty():
         say("type lines; Ctrl-D ends them")
-    return decode_lines(sys.stdin.buffer, "standard input")
+    return decode_lines(sys.stdin.buffer, STDIN)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -109,11 +109,11 @@ def from_table(text: str, language: str) -> Document:
     """Tab-separated lines: the first column is the text."""
     rows = text.split("\n")
     firsts = _first_column([row.partition("\t")[0] for row in rows], language)
-    tabs = rows[0].count("\t")  # shorter rows are filled up
+    tabs = max(row.count("\t") for row in rows)  # shorter rows are filled up
 
     def join(translations: Iterator[str]) -> str:
         return "\n".join(
-            row + "\t" * (1 + max(0, tabs - row.count("\t"))) + first._join(translations) if row.strip() else row
+            row + "\t" * (1 + tabs - row.count("\t")) + first._join(translations) if row.strip() else row
             for row, first in zip(rows, firsts, strict=True)
         )
 
@@ -128,14 +128,14 @@ def _first_column(cells: Sequence[str], language: str) -> list[Document]:
 
 
 def from_csv(text: str, language: str, name: str) -> Document:
-    """Cells between commas, or semicolons, quoted where need be: the first of a row is the text. Raises DataError."""
+    """Cells of commas, semicolons or tabs, quoted where need be: the first of a row is the text. Raises DataError."""
     lines = list(io.StringIO(text, newline=""))
     mark, said = delimiter(lines)
     try:
         rows = list(csv.reader(lines[said:], delimiter=mark, strict=True))
     except csv.Error as error:
         raise DataError(f"{name}: this is no CSV: {error}: quote a whole text, and double the quotes in it") from None
-    width = len(rows[0]) if rows else 0  # shorter rows are filled up
+    width = max(map(len, rows), default=0)  # shorter rows are filled up
     firsts = _first_column([row[0] if row else "" for row in rows], language)
 
     def join(translations: Iterator[str]) -> str:

@@ -41,9 +41,11 @@ Pair = tuple[str, str]  # source and target: a sentence, a language, a column
 PACKED = (".gz", ".xz", ".zst")
 CORRECTED = ("time", "model")  # the columns that tell a table of corrections, where the last of a source counts
 
+STDIN = "standard input"  # its name in messages
 BOM = b"\xef\xbb\xbf"
 _ZIP = b"PK\x03\x04"
 _LOOK = 100  # lines from which the mark between the columns of a CSV is told
+MARKS = ",;\t"  # what may part the cells of a CSV; those that come later stand in texts more seldom
 _SAID = re.compile(r"sep=(.)", re.IGNORECASE)
 _BREAK = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
 _CODES = ("bpt", "ept", "ph", "it", "ut")  # TMX 1.4b, section 3.4: native codes, not words
@@ -126,11 +128,13 @@ def _utf_16(line: bytes) -> str:
     if line.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "UTF-16"
     sides = {"UTF-16LE": line[1::2], "UTF-16BE": line[::2]}
-    return next((name for name, side in sides.items() if side and not any(side)), "")
+    return next((name for name, side in sides.items() if len(side) > 1 and not any(side)), "")
 
 
 def _converted(encoding: str, name: str) -> str:
-    """A command that makes UTF-8 of a file."""
+    """A command that makes UTF-8 of a file, or of what comes in."""
+    if name == STDIN:
+        return f"for instance ... | iconv -f {encoding} -t UTF-8 | nmt ..."
     return f"for instance iconv -f {encoding} -t UTF-8 {shlex.quote(name)} > new.txt"
 
 
@@ -291,20 +295,19 @@ def _comma_separated(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def delimiter(lines: Sequence[str]) -> tuple[str, int]:
-    """What parts the cells of a CSV, a comma or, as Excel has it, a semicolon; how many lines say so, which is 0 or 1.
+    """What parts the cells of a CSV, a comma or, as Excel has it, a semicolon or tab; how many lines say so, 0 or 1.
 
     Told by a first line `sep=;`, else by the first lines: the mark by which all have as many cells, or most have.
     """
     csv.field_size_limit(2**31 - 1)  # the default refuses long fields
     if lines and (match := _SAID.fullmatch(lines[0].strip("\r\n"))):
         return match[1], 1
-    # commas stand in texts between semicolons more often than these between commas
-    return max(";,", key=partial(_parted, lines)), 0
+    return max(MARKS, key=partial(_parted, lines)), 0
 
 
 def _parted(lines: Sequence[str], mark: str) -> tuple[bool, int, int]:
-    """Whether a mark parts all lines into as many cells, more than one each; how many it parts so at most; if none, how
-    often it is there."""
+    """Whether a mark parts all lines into as many cells, more than one each; how many it parts so at most; then which
+    is rarer in a text, or, if it parts none, how often it is there."""
     counts: Counter[int] = Counter()
     reader, right = csv.reader(lines, delimiter=mark, strict=True), True
     try:
@@ -312,7 +315,11 @@ def _parted(lines: Sequence[str], mark: str) -> tuple[bool, int, int]:
     except csv.Error:
         right = reader.line_num == len(lines)  # a cell that goes on behind them
     most = max((count for cells, count in counts.items() if cells > 1), default=0)
-    return right and 0 < most == counts.total(), most, 0 if most else sum(line.count(mark) for line in lines)
+    return (
+        right and 0 < most == counts.total(),
+        most,
+        MARKS.index(mark) if most else sum(line.count(mark) for line in lines),
+    )
 
 
 def _json(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:

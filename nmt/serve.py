@@ -84,7 +84,8 @@ def read_logins(file: Path | None) -> list[tuple[str, str]]:
     try:
         text = file.read_text(encoding="utf-8-sig") if file else os.environ.get(LOGINS)
     except (OSError, UnicodeDecodeError) as error:
-        raise CallError(f"--auth {file}: cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise CallError(f"--auth {file}: cannot be read: {reason}") from None
     if text is None:
         return []
     where, logins = f"--auth {file}" if file else f"${LOGINS}", []

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from toy import Children, Toy, call, kill_midway
 
+from nmt.errors import DataError
 from nmt.hardware import Hardware
 from nmt.recipe import parse_as
 from nmt.shapes import captioner
@@ -39,6 +40,7 @@ from nmt.shapes.pictures import (
     Shape,
     drawn,
     is_held_out,
+    read,
     scene,
     scenes,
     words,
@@ -330,6 +332,20 @@ def test_files_that_are_no_pictures_are_refused_and_others_are_made_to_fit(small
         assert "other.png: 30 x 20 pixels, resized to 24 x 24" in done.err
     assert "a model for translation, not for captioning" in call("caption", toy.fixed, "whole.png").error
     assert call("caption", "runs/shapes").status == 2
+
+
+def test_pictures_are_read_as_they_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ramp = np.tile(np.arange(0, 240, 10, dtype=np.uint8), (24, 1))
+    for name, picture in {"8": Image.fromarray(ramp), "16": Image.fromarray(ramp.astype(np.uint16) * 257)}.items():
+        picture.save(tmp_path / f"{name}.png")
+        assert np.array_equal(read(tmp_path / f"{name}.png", 24)[0], np.stack([ramp] * 3, axis=2))
+    hidden = Image.new("RGBA", (24, 24), (200, 0, 0, 0))
+    hidden.save(tmp_path / "hidden.png")
+    assert (read(tmp_path / "hidden.png", 24)[0] == 255).all(), "nothing is seen of it on white"
+    for most in (100, 400):  # an error, a warning
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+        with pytest.raises(DataError, match=f"more than {most} pixels: make it smaller"):
+            read(tmp_path / "8.png", 24)
 
 
 @pytest.mark.parametrize(

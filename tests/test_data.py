@@ -135,6 +135,10 @@ def test_what_is_no_plain_text_is_an_error_with_its_place(
 
 def test_standard_input_is_read_as_strictly_as_files() -> None:
     assert list(formats.decode_lines([b"a\r\n", b"b"], "standard input")) == ["a", "b"]
+    with pytest.raises(
+        DataError, match=r"standard input: line 1: .*: for instance \.\.\. \| iconv -f WINDOWS-1252 -t UTF-8 \|"
+    ):
+        list(formats.decode_lines([b"\xe9\n"], "standard input"))
     with pytest.raises(DataError, match="standard input: line 2: a NUL byte"):
         list(formats.decode_lines([b"a\n", b"\0\n"], "standard input"))
 
@@ -627,6 +631,7 @@ def test_an_error_is_not_kept(small: Path) -> None:
         ('"Hello, a";"Hallo, a"\n"Yes, b";"Ja, b"\n', [("Hello, a", "Hallo, a"), ("Yes, b", "Ja, b")]),
         ("a,b\nc;d,e\nf;g;h,i\n", [("a", "b"), ("c;d", "e"), ("f;g;h", "i")]),
         ("sep=;\nde;en\nb, c;a\n", [("a", "b, c")]),
+        ("Yes, a; b\tJa, a; b\nNo, c; d\tNein, c; d\n", [("Yes, a; b", "Ja, a; b"), ("No, c; d", "Nein, c; d")]),
         ("\ufeffSEP=|\r\na;b|c,d\r\n", [("a;b", "c,d")]),
         ("x,y\n" * 150 + '"p;q",z\n', [("x", "y")] * 150 + [("p;q", "z")]),
         ("x;y\n" * 150, [("x", "y")] * 150),

@@ -547,6 +547,10 @@ def test_programs_ask_for_translations_and_scores(served: Served, toy: Toy) -> N
         client.predict(LINES[0], "fi-et", api_name="/translate")
     with pytest.raises(Exception, match="at most 20,000"):
         client.predict("x" * 30_000, "en-de", api_name="/translate")
+    with pytest.raises(Exception, match="no model for 'a <b> & c'"):  # a program's text is no HTML
+        client.predict(LINES[0], "a <b> & c", api_name="/translate")
+    with pytest.raises(DataError, match="half a character"):
+        page_module.limited("a\ud800")
     client.close()
 
 

@@ -106,7 +106,7 @@ def test_sentences_are_spaced_as_their_language_spaces_them(
 def test_a_table_gets_a_column() -> None:
     found = read("a.tsv", b"One. Two.\tnote\n\nThree\tx\ty\n", "en")
     assert found.sentences == ["One.", "Two.", "Three"]
-    assert upper(found) == "One. Two.\tnote\tONE. TWO.\n\nThree\tx\ty\tTHREE\n"
+    assert upper(found) == "One. Two.\tnote\t\tONE. TWO.\n\nThree\tx\ty\tTHREE\n"
 
 
 @pytest.mark.parametrize("mark", [",", ";"])
@@ -135,11 +135,18 @@ def test_what_parts_the_cells_is_what_all_rows_have_as_often(table: str, sentenc
 
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ",")])
 def test_a_translation_of_a_short_row_stands_with_the_others(name: str, mark: str) -> None:
-    rows = [["text", "id", "note"], ["One.", "1", "z"], ["Two."], ["Three.", "3"]]
+    rows = [["text", "id", "note"], ["One.", "1", "z"], ["Two."], ["Three.", "3"], ["Four.", "4", "z", "z"]]
     found = read(name, "".join(f"{mark.join(row)}\n" for row in rows).encode(), "en")
-    new = [row.split(mark) for row in found.joined(["Eins.", "Zwei.", "Drei."]).splitlines()]
-    assert {len(row) for row in new} == {4}
-    assert [row[3] for row in new] == ["translation", "Eins.", "Zwei.", "Drei."]
+    new = [row.split(mark) for row in found.joined(["Eins.", "Zwei.", "Drei.", "Vier."]).splitlines()]
+    assert {len(row) for row in new} == {5}
+    assert [row[4] for row in new] == ["translation", "Eins.", "Zwei.", "Drei.", "Vier."]
+
+
+@pytest.mark.parametrize(("table", "mark"), [("text\nOne.\n", ","), ("text\tid\nOne.\t1\n", "\t"), ("One.;1\n", ";")])
+def test_cells_are_parted_as_they_were_or_by_commas(table: str, mark: str) -> None:
+    found = read("a.csv", table.encode(), "en")
+    assert found.sentences == ["One."]
+    assert found.joined(["Eins."]).splitlines()[-1] == mark.join([*table.splitlines()[-1].split(mark), "Eins."])
 
 
 def test_a_line_that_says_what_parts_the_cells_stays() -> None:

@@ -244,6 +244,7 @@ def test_the_threshold_is_the_best_of_all() -> None:
     assert best is not None
     assert at(best) == pytest.approx(max(at(other) for other in np.linspace(0, 1, 500)))
     assert scores.threshold(np.ones((4, 3)), gold[:4]) is None
+    assert scores.threshold(given[:3], np.zeros(3, int)) is None, "nothing to tell apart"
 
 
 # -- frames
@@ -350,6 +351,20 @@ def test_a_run_does_not_go_on_with_another_corpus_of_the_same_size(tagging: Path
     done = call("train", tagging, "--set", "training.epochs=2", "--resume")
     assert done.status == 2
     assert f"its corpus is not what it was when training began (text of {split} " in done.error
+
+
+def test_one_tag_alone_is_not_learnt(tagging: Path) -> None:
+    for split in ("train", "valid"):
+        file = Path(f"tagged/{split}.tags")
+        text = file.read_text()
+        file.write_text(text.replace("BAD", "OK"))
+        done = call("train", tagging, "--set", "training.epochs=1")
+        if split == "train":
+            assert done.status == 1
+            assert "data.train: every tag is 'OK': a tagger needs two tags or more" in done.error
+        file.write_text(text)
+    assert done.status == 0, done.err
+    assert call("evaluate", "runs/tags").status == 0
 
 
 def test_words_without_a_source_are_tagged_from_lines_as_they_are(tagging: Path) -> None:

@@ -17,16 +17,20 @@ Letters: H height and width of a picture, in pixels; x goes right, y goes down.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmt.errors import DataError
 from nmt.recipe import Field, Section
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 Split = Literal["train", "valid", "test"]
 Pixels = NDArray[np.uint8]  # (..., H, H, 3)
@@ -206,16 +210,33 @@ def read(path: Path, size: int) -> tuple[Pixels, tuple[int, int]]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            had = image.size
-            colours = image.convert("RGB")
-            return np.asarray(colours if had == (size, size) else colours.resize((size, size))), had
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                had, colours = image.size, _rgb(image)
+                return np.asarray(colours if had == (size, size) else colours.resize((size, size))), had
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        most = f"{Image.MAX_IMAGE_PIXELS:,}"
+        raise DataError(f"{path}: more than {most} pixels: make it smaller") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: not a picture that can be read: give a PNG file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}: give a PNG file") from None
-    except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}: give another PNG file") from None
+
+
+def _rgb(image: Picture) -> Picture:
+    """A picture in colours, as it is seen on white; of 16 bits a pixel the upper 8."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    seen = Image.new("RGBA", image.size, "white")
+    seen.alpha_composite(image.convert("RGBA"))
+    return seen.convert("RGB")
 
 
 def write(picture: Pixels, path: Path) -> None:

@@ -56,8 +56,9 @@ def choose(shares: Shares, threshold: float | None = None) -> Ids:
 
 
 def threshold(shares: Shares, gold: Ids) -> float | None:
-    """The threshold for the second of two names that gives the highest MCC; none where there are more names."""
-    if shares.shape[1] != 2:
+    """The threshold for the second of two names that gives the highest MCC; none where there are more names, or one
+    of the two alone."""
+    if shares.shape[1] != 2 or gold.min() == gold.max():
         return None
     order = np.argsort(-shares[:, 1], kind="stable")
     scores, hits = shares[order, 1], gold[order]

@@ -363,6 +363,9 @@ def job(recipe: AnyRecipe, hardware: Hardware, folder: Path | None) -> Job[Batch
     assert isinstance(recipe, TaggerRecipe)
     settings, word, device = recipe.training, recipe.model.word, hardware.device
     examples, valid = read(recipe.data, "train"), read(recipe.data, "valid")
+    if len(found := set(gold(examples).tolist())) == 1:
+        only = recipe.data.labels[found.pop()]
+        raise DataError(f"data.train: every tag is '{only}': a tagger needs two tags or more")
     pieces = _known(recipe, folder) if folder else _pieces(recipe, examples)
     rows = Rows(examples, pieces, word, device)
     torch.manual_seed(settings.seed)
