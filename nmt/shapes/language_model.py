@@ -308,10 +308,11 @@ def read(recipe: LanguageModelRecipe, split: str, vocabulary: Characters | Token
         ids = np.fromiter(chain.from_iterable(vocabulary.encode(f"{line}\n") for line in found), np.int64)
         return Text(torch.from_numpy(ids), len(ids), digest(found))
     encoded = map(vocabulary.encode, found) if isinstance(vocabulary, Characters) else vocabulary.encode(found)
-    kept = [(ids, len(line) + 1) for line, ids in zip(found, encoded, strict=True) if ids]
+    kept = [(ids, line) for line, ids in zip(found, encoded, strict=True) if ids]
     if not kept:
         raise DataError(f"data.{split}: no line of it has a piece: is that the text?")
-    return Text([ids for ids, _ in kept], sum(letters for _, letters in kept), digest(found))
+    texts = [line for _, line in kept]
+    return Text([ids for ids, _ in kept], sum(len(line) + 1 for line in texts), digest(texts))
 
 
 def vocabulary_of(recipe: LanguageModelRecipe) -> Characters | Tokenizer:
