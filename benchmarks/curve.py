@@ -41,8 +41,8 @@ PILOT = 3  # epochs, to see how long one takes
 WIDE = 9_000  # pairs, from which on the Transformer is twice as wide
 # so narrow it is faster without bf16, whose kernels are made anew for each shape
 NARROW_TRANSFORMER = ("--width", "128", "--feedforward", "256", "--set", "training.precision=float32")
-WIDE_TRANSFORMER = ("--layers", "3", "--width", "256", "--feedforward", "512", "--set", "training.batch_tokens=2500")
-OF_EITHER = ("label_smoothing=0.2", "learning_rate=0.002", "patience=null", "validate_every=200")
+WIDE_TRANSFORMER = ("--layers", "3", "--width", "256", "--feedforward", "512", "--set", "training.batch_tokens=1250")
+OF_EITHER = ("label_smoothing=0.2", "learning_rate=0.002", "subword_sampling=0", "patience=null", "validate_every=200")
 EITHER = ("--pre-norm", *(part for change in OF_EITHER for part in ("--set", f"training.{change}")))
 
 
