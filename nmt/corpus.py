@@ -32,12 +32,12 @@ from nmt.formats import (
     count_lines,
     decode_lines,
     kind,
+    language_of,
     one_line,
     pick,
     read_lines,
     read_pairs,
     table_pairs,
-    unpacked,
 )
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def _files(place: Path, split: str | Sequence[str], languages: Pair, key: str) -
     """The file of a split, or the two of its sides, that `key` can name instead."""
     folder = place if os.path.isdir(place) else place.parent
     if not isinstance(split, str):
-        if tuple(Path(unpacked(name)).suffix.lstrip(".") for name in split) == languages[::-1]:
+        if tuple(map(language_of, split)) == languages[::-1]:
             raise DataError(
                 f"{split[0]} is read as {languages[0]}, {split[1]} as {languages[1]}, and their names say the "
                 f"opposite: exchange them in {key}, or rename them"

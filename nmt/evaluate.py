@@ -16,7 +16,7 @@ from nmt import checkpoint, metrics, plots, spacing
 from nmt.checkpoint import split, write_json, write_text
 from nmt.corpus import Corpus
 from nmt.errors import CallError, CheckpointError, DataError
-from nmt.formats import read_lines, unpacked
+from nmt.formats import language_of, read_lines, unpacked
 from nmt.material import load_split, test_parts
 from nmt.metrics import Comparison, Method, Report, Sentence
 from nmt.progress import Bar, say
@@ -97,7 +97,7 @@ def from_files(source: Path | None, reference: Path, language: str | None) -> Te
 
 def _language(file: Path) -> str:
     """What the name of a file says of its language: `zh` of `test.zh`, of `test.zh.txt` and of `test.zh.gz`."""
-    return Path(unpacked(file.name).removesuffix(".txt")).suffix.lower().lstrip(".")
+    return language_of(unpacked(file.name).removesuffix(".txt")).lower()
 
 
 def evaluate(test: TestSet, systems: Mapping[str, Sequence[str]], method: Method = "bootstrap") -> Evaluation:

@@ -143,6 +143,11 @@ def kind(name: str) -> str:
     return Path(unpacked(name)).suffix.lower()
 
 
+def language_of(name: str) -> str:
+    """What a file name says of the language of its lines, whatever packs it: `en` for `train.en.gz`."""
+    return Path(unpacked(name)).suffix.lstrip(".")
+
+
 def unpacked(name: str) -> str:
     """A file name without the suffix of what packs it."""
     for packed in PACKED:
@@ -234,11 +239,11 @@ def _text(source: Path, target: Path) -> Iterator[Pair]:
 
 def _table(path: Path, languages: Pair, columns: Pair | None) -> Iterator[Pair]:
     """TSV and CSV. Without `columns` and without a header that names the languages: the first two columns."""
-    rows = _tab_separated(path) if kind(path.name) == ".tsv" else _comma_separated(path)
+    tabs = kind(path.name) == ".tsv"
+    rows = _tab_separated(path) if tabs else _comma_separated(path)
     head = next(rows, None)
     if head is None:
         return
-    tabs = kind(path.name) == ".tsv"
     left, right = 0, 1
     first = list(islice(rows, 1))  # of the pairs
     if columns or _find(head[1], languages, None):

@@ -27,7 +27,7 @@ from nmt import corpus, holdout, recipe, spacing, tokenizer
 from nmt.checkpoint import write_text
 from nmt.corpus import Corpus
 from nmt.errors import CallError, DataError
-from nmt.formats import READERS, Pair, kind, unpacked
+from nmt.formats import READERS, Pair, kind, language_of
 from nmt.progress import say, shown
 from nmt.tokenizer import VocabularyError
 
@@ -120,8 +120,7 @@ def _languages(files: Sequence[Path], source: str | None, target: str | None) ->
     if len(files) == 1 and not (source and target):
         raise CallError(f"{files[0]}: which languages are in it? Say so with --source and --target, as it names them")
     found = tuple(
-        given or Path(unpacked(file.name)).suffix.lstrip(".")
-        for given, file in zip((source, target), (files[0], files[-1]), strict=True)
+        given or language_of(file.name) for given, file in zip((source, target), (files[0], files[-1]), strict=True)
     )
     if source and source == target:
         raise CallError(f"--source and --target are both '{source}': name two languages")
