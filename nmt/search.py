@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
@@ -83,12 +83,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Request:
-    """One source to search for: the limits of its translation, in pieces without EOS, and how that has to begin."""
+    """One source to search for: the limits of its translation, in pieces without EOS, and how that has to begin.
+
+    `after` are the places behind the prefix, each with the pieces that may come there and the place, a later one, that
+    each leads to; behind the last one all may come.
+    """
 
     longest: int
     shortest: int = 0
     prefix: Sequence[int] = ()
-    after: Sequence[int] = ()  # what may follow the prefix at once; all may if it is empty
+    after: Sequence[Mapping[int, int]] = ()
     source: Sequence[int] = ()  # seeds sampling, so that a sentence is sampled the same in any batch
 
 
@@ -166,7 +170,7 @@ class _Search(Generic[S]):
         self.eos = eos
         self.never = torch.tensor(list(never), dtype=torch.long, device=device)
         # between these positions every source is free
-        self.begun = max(max(len(one.prefix) + bool(one.after), one.shortest) for one in requests) if requests else 0
+        self.begun = max(max(len(one.prefix) + len(one.after), one.shortest) for one in requests) if requests else 0
         self.ending = min((one.longest for one in requests), default=0)
         self.attention = attention
         self.open = list(range(len(requests)))  # numbers of the open sources, B
@@ -182,27 +186,40 @@ class _Search(Generic[S]):
         position, width = len(self.records), self.total.size(1)
         if self.begun <= position < self.ending:
             return log_probs.index_fill_(1, self.never, -torch.inf)
-        forced: list[tuple[slice, list[int], Tensor]] = []
+        forced: list[tuple[int, list[int], Tensor]] = []
         for place, number in enumerate(self.open):
             request = self.requests[number]
-            rows = slice(place * width, (place + 1) * width)
-            if only := self._only(request, position):
-                forced.append((rows, only, log_probs[rows, only].clone()))
-            elif position < request.shortest:
-                log_probs[rows, self.eos] = -torch.inf
+            rows = range(place * width, (place + 1) * width)
+            bound = [(row, only) for row in rows if (only := self._only(request, row))]
+            forced += [(row, only, log_probs[row, only].clone()) for row, only in bound]
+            if position < request.shortest:
+                log_probs[rows.start : rows.stop, self.eos] = -torch.inf
         log_probs.index_fill_(1, self.never, -torch.inf)
-        for rows, only, kept in forced:
-            log_probs[rows] = -torch.inf
-            log_probs[rows, only] = kept
+        for row, only, kept in forced:
+            log_probs[row] = -torch.inf
+            log_probs[row, only] = kept
         return log_probs
 
-    def _only(self, request: Request, position: int) -> list[int]:
-        """The pieces that a source is bound to at a position; none where it is free."""
+    def _only(self, request: Request, row: int) -> list[int]:
+        """The pieces that a row is bound to; none where it is free."""
+        position = len(self.records)
         if position < len(request.prefix):
             return [request.prefix[position]]
-        if position >= request.longest:
-            return [self.eos]
-        return list(request.after) if position == len(request.prefix) else []
+        if 0 <= position - len(request.prefix) < len(request.after):
+            place = 0
+            for piece in self._last(row, position - len(request.prefix)):
+                place = request.after[place].get(piece, len(request.after)) if place < len(request.after) else place
+            if place < len(request.after):
+                return list(request.after[place])
+        return [self.eos] if position >= request.longest else []
+
+    def _last(self, row: int, count: int) -> list[int]:
+        """The last pieces of a row."""
+        found: list[int] = []
+        for record in self.records[len(self.records) - count :][::-1]:
+            found.append(record.tokens[row])
+            row = record.parents[row]
+        return found[::-1]
 
     def advance(self, log_probs: Tensor) -> Tensor:
         """Choose the next pieces, move the state to them, drop what is done; the pieces (N',) to go on with."""

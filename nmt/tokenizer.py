@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from bisect import bisect
+from bisect import bisect, bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, pairwise
@@ -27,6 +27,7 @@ PAD, BOS, EOS, UNK = range(4)
 NEVER = (PAD, BOS, UNK)  # what a translation does not have
 SPACE = "\u2581"  # how SentencePiece writes the space before a word
 LETTERS = 16  # of a piece, at most, as SentencePiece makes them
+LAST = "\U0010ffff"  # letter of the alphabet
 WAYS = 16  # segmentations of a word to draw from
 KNOWN, SHORT = 200_000, 16  # words whose segmentations are kept, of so many pieces: a whole line without spaces is none
 VERSION = f"1 {sentencepiece.__version__}"  # raise it when the same text would give another tokenizer
@@ -190,27 +191,45 @@ class Tokenizer:
         """The text of each list of ids; special pieces leave no trace."""
         return [self._model.decode([i for i in line if i > EOS]) for line in ids]
 
-    def beginning(self, text: str) -> tuple[list[int], list[int]]:
-        """The ids of a text that may end within a word, and those one of which has to follow; none if any may.
+    def beginning(self, text: str) -> tuple[list[int], list[dict[int, int]]]:
+        """The ids of a text that may end within a word, and all spellings of what that word has so far.
 
-        The pieces of the last word are left to what follows, as far as one piece may stand for them: `fä h` goes on as
-        `fährt`. After a space a word has to begin.
+        At each place of these there are the pieces that may come, and the place that each leads to; behind the last
+        place all may. So `fäh` goes on as `fährt`, `fä hrt` or `f äh ig`. After a space a word has to begin.
         """
         (ids,) = self.encode([text])
         if ids and text[-1].isspace():
-            return ids, self._longer(SPACE)
-        if not ids or ids[-1] == UNK or self._model.is_byte(ids[-1]):
-            return ids, []
+            return ids, self._spellings(SPACE)
         pieces = self.pieces(ids)
-        word = max((at for at, piece in enumerate(pieces) if piece.startswith(SPACE)), default=0)
-        starts = range(max(word, len(ids) - LETTERS), len(ids))
-        return next((ids[:at], found) for at in starts if (found := self._longer("".join(pieces[at:]))))
+        words = (at for at, piece in enumerate(pieces) if piece.startswith(SPACE))
+        fixed = (at + 1 for at, i in enumerate(ids) if i == UNK or self._model.is_byte(i))
+        start = max(len(ids) - LETTERS, *words, *fixed, 0)
+        return ids[:start], self._spellings("".join(pieces[start:]))
+
+    def _spellings(self, text: str) -> list[dict[int, int]]:
+        """After so many letters of a text, the pieces that may come and how many letters there are then, at most all.
+
+        The last piece may go on behind the text. What leads nowhere is left out.
+        """
+        ways: list[dict[int, int]] = [{} for _ in text]
+        for at in reversed(range(len(text))):
+            rest = text[at:]
+            ways[at] = dict.fromkeys(self._longer(rest), len(text))
+            for end in range(at + 1, len(text)):
+                piece = self._written.get(text[at:end])
+                if piece is not None and ways[end]:
+                    ways[at][piece] = end
+        return ways
 
     def _longer(self, start: str) -> list[int]:
-        """The pieces that begin so; a byte is none, though its name, `<0x41>`, may."""
-        return [
-            i for piece, i in self._ids.items() if i > UNK and piece.startswith(start) and not self._model.is_byte(i)
-        ]
+        """The pieces that begin so."""
+        names = list(self._written)
+        return [self._written[name] for name in names[bisect_left(names, start) : bisect_left(names, start + LAST)]]
+
+    @cached_property
+    def _written(self) -> dict[str, int]:
+        """The pieces that write what they are called, in alphabetical order; a byte, `<0x41>`, is none."""
+        return {piece: i for piece, i in sorted(self._ids.items()) if i > UNK and not self._model.is_byte(i)}
 
     def ids(self, pieces: Sequence[str]) -> list[int]:
         """The ids of pieces as `pieces` writes them. Raises CallError for one that the model does not have."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class _Part:
     text: str
     ids: tuple[list[int], ...]  # for each member
     prefix: list[int] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)  # what may follow the prefix; any if empty
+    after: Sequence[Mapping[int, int]] = ()  # as a Request has it
 
 
 @dataclass(frozen=True)
@@ -350,15 +350,15 @@ class Translator:
                 f"translated in {len(texts)} parts"
             )
             again = zip(*(source.encode(texts) for source in sources), strict=True)
-            start: tuple[list[int], ...] = begun[number]
+            start: tuple[Any, ...] = begun[number]
             for text, ids in zip(texts, again, strict=True):
                 if all(ids):
                     parts.append(_Part(number, text, ids, *start))
                     start = ()
         return parts
 
-    def _begun(self, prefixes: Sequence[str]) -> list[tuple[list[int], list[int]]]:
-        """The pieces that translations must begin with, and those that may follow at once."""
+    def _begun(self, prefixes: Sequence[str]) -> list[tuple[list[int], list[dict[int, int]]]]:
+        """The pieces that translations must begin with, and those that may follow."""
         begun = [self.members[0].target.beginning(prefix) for prefix in prefixes]
         for prefix, (ids, _) in zip(prefixes, begun, strict=True):
             if UNK in ids:
@@ -407,7 +407,12 @@ class Translator:
             return search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
         place = {piece: number for number, piece in enumerate(pieces.tolist())}  # the special ones are the same in both
         requests = [
-            replace(one, prefix=[place[i] for i in one.prefix], after=[place[i] for i in one.after]) for one in requests
+            replace(
+                one,
+                prefix=[place[i] for i in one.prefix],
+                after=[{place[i]: then for i, then in ways.items()} for ways in one.after],
+            )
+            for one in requests
         ]
         found = search(step, state, requests, options, BOS, EOS, NEVER, attention, self.device)
         return [[replace(one, ids=pieces[one.ids].tolist()) for one in each] for each in found]
@@ -422,7 +427,7 @@ class Translator:
             or engine.shortlist is None
         ):
             return None  # members of an ensemble have to speak of the same pieces
-        begun = (ids for part in parts for ids in (part.prefix, part.after))
+        begun = (ids for part in parts for ids in (part.prefix, *map(list, part.after)))
         return engine.shortlist.pieces([part.ids[0] for part in parts], begun)
 
     def _judged(

@@ -293,11 +293,28 @@ def test_a_prefix_is_forced_and_scored(method: str, prefix: tuple[int, ...]) -> 
 @pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
 @pytest.mark.parametrize("prefix", [(), (3,), (5, 4)])
 def test_what_may_follow_a_prefix_follows_it(method: str, prefix: tuple[int, ...]) -> None:
-    for hypotheses in find(Options(method, 4, 3), longest=6, prefix=prefix, after=(4, 5)):
+    for hypotheses in find(Options(method, 4, 3), longest=6, prefix=prefix, after=[{4: 1, 5: 1}]):
         assert hypotheses
         for one in hypotheses:
             assert tuple(one.ids[: len(prefix)]) == prefix
             assert one.ids[len(prefix)] in (4, 5)
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "sample"])
+@pytest.mark.parametrize("prefix", [(), (3,)])
+def test_what_may_follow_may_be_spelled_in_several_ways(method: str, prefix: tuple[int, ...]) -> None:
+    """4 and then 5, or 5 and then 4 and 4, or 3 alone: all else is free behind these."""
+    after = [{4: 2, 5: 1, 3: 4}, {4: 3}, {5: 4}, {4: 4}]
+    found = set()
+    for hypotheses in find(Options(method, 8, 8), longest=9, prefix=prefix, after=after):
+        assert hypotheses
+        for one in hypotheses:
+            rest = one.ids[len(prefix) :]
+            way = next(way for way in ([4, 5], [5, 4, 4], [3]) if rest[: len(way)] == way)
+            found.add(tuple(way))
+            assert tuple(one.ids[: len(prefix)]) == prefix
+            assert not set(rest) & {*NEVER, EOS}
+    assert len(found) > 1
 
 
 def test_a_prefix_goes_on_as_if_it_had_been_found() -> None:

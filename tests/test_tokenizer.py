@@ -97,9 +97,10 @@ def test_unknown_characters_without_byte_fallback(model: str) -> None:
 
 def test_the_name_of_a_byte_is_no_beginning() -> None:
     tokenizer = train(["fish a<b and c<d", *LINES], "unigram", 320, byte_fallback=True, threads=1)
-    ids, following = tokenizer.beginning("fish a<")
+    ids, (*_, following) = tokenizer.beginning("fish a<")
     assert following
-    assert {tokenizer.decode([[*ids, i]])[0] for i in following} == {"fish a<"}
+    assert {tokenizer.pieces([i])[0] for i in following} == {"<"}
+    assert tokenizer.decode([ids]) != ["fish a<"]
 
 
 @models
@@ -209,20 +210,61 @@ def test_training_is_the_same_each_time(model: str) -> None:
 # -- sampling
 
 
+def reaches(before: list[int], after: list[dict[int, int]], ids: list[int]) -> bool:
+    """Whether these ids begin so."""
+    place, rest = 0, ids[len(before) :]
+    while place < len(after) and rest and rest[0] in after[place]:
+        place, rest = after[place][rest[0]], rest[1:]
+    return ids[: len(before)] == before and place == len(after)
+
+
 def sampled(tokenizer: Tokenizer, lines: list[str], amount: float, seed: int) -> list[list[int]]:
     return tokenizer.resample(tokenizer.encode(lines), amount, seed)
 
 
 @subwords
 def test_a_text_that_ends_within_a_word_goes_on_as_the_whole_one(model: str) -> None:
-    tokenizer, reached, cuts = trained(model), 0, 0
+    tokenizer = trained(model)
     for line in LINES[:5]:
         (ids,) = tokenizer.encode([line])
         for end in range(1, len(line)):
-            before, after = tokenizer.beginning(line[:end])
-            cuts += 1
-            reached += ids[: len(before)] == before and (not after or ids[len(before)] in after)
-    assert reached > 0.9 * cuts
+            assert reaches(*tokenizer.beginning(line[:end]), ids)
+
+
+@subwords
+def test_a_text_that_ends_with_a_word_goes_on_as_that_word(model: str) -> None:
+    """Though a longer piece may begin like it."""
+    tokenizer = trained(model)
+    several = 0
+    for line in LINES[:5]:
+        for word in line.split():
+            (ids,) = tokenizer.encode([word])
+            before, after = tokenizer.beginning(word)
+            assert not before
+            assert reaches(before, after, ids)
+            several += len(ids) > 1
+    assert several
+
+
+@subwords
+def test_all_spellings_of_a_beginning_write_it(model: str) -> None:
+    tokenizer = trained(model)
+    for text in ("the c", "fish an", "a "):
+        before, after = tokenizer.beginning(text)
+        spelled = [[*before]] if not after else []
+        open_ = [(list(before), 0)]
+        while open_:
+            ids, place = open_.pop()
+            if place == len(after):
+                spelled.append(ids)
+                continue
+            assert after[place], "nothing can follow there"
+            assert all(place < then <= len(after) for then in after[place].values())
+            open_ += [([*ids, piece], then) for piece, then in after[place].items()]
+        assert spelled
+        written = ["".join(tokenizer.pieces(ids)).replace("▁", " ").lstrip() for ids in spelled]
+        assert all(one.startswith(text) for one in written)
+        assert len({tuple(ids) for ids in spelled}) == len(spelled)
 
 
 @subwords
