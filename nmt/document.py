@@ -14,7 +14,7 @@ import html
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import PurePath
@@ -28,13 +28,15 @@ HEADINGS = ("source", "text", "sentence")  # of a first column, beside the code 
 HEADING = "translation"
 STRETCH = 20_000  # letters cut at once: where quotes are not closed the time for it grows with their square
 
-_SOLID = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH")
+_SOLID = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH")  # beginnings of the names of their letters
+_DENSE = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")  # no spaces between words; between sentences they may stand
 _OTHER_SPACES = re.compile(r"[^\S ]")
 _AROUND = re.compile(r"(\s*)(.*?)(\s*)", re.DOTALL)
 _TIMES = r"[ \t]*(?:\d+:)?\d+:\d+[.,]\d+[ \t]*-->.*"
 # The line of times, and the words: the lines before an empty one or the next subtitle.
 _SUBTITLE = re.compile(rf"^({_TIMES}\n)((?:(?![ \t]*$|(?:[ \t]*\d+[ \t]*\n)?{_TIMES}$).*\n?)+)", re.MULTILINE)
-_MARKUP = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")  # <i>, <v Ann>, {\an8}; linear in what is never closed
+# <i>, </v Ann>, <00:01.000>, {\an8}, but not what lies between `a < b` and `c > d`; linear in what is never closed
+_MARKUP = re.compile(r"</?[A-Za-z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,17 @@ def gap(text: str, more: str) -> str:
     """What stands between two sentences: a space, but in Chinese and Japanese nothing, as beside an empty one."""
     if not (text and more):
         return ""
-    return "" if all(unicodedata.name(letter, "").startswith(_SOLID) for letter in (text[-1], more[0])) else " "
+    return "" if _joint(text, more, _SOLID) else " "
+
+
+def _joint(text: str, more: str, scripts: tuple[str, ...]) -> bool:
+    """Whether the last letter of one and the first of the other, whatever quotes stand there, are of such scripts."""
+
+    def first(letters: Iterable[str]) -> bool:
+        kinds = ((letter.isalnum(), unicodedata.name(letter, "").startswith(scripts)) for letter in letters)
+        return next((such for spoken, such in kinds if spoken or such), False)
+
+    return first(reversed(text)) and first(more)
 
 
 def _line(parts: Sequence[tuple[str, str, str]], texts: Sequence[str]) -> str:
@@ -74,8 +86,9 @@ def _line(parts: Sequence[tuple[str, str, str]], texts: Sequence[str]) -> str:
     line = parts[0][0] + texts[0]
     for ((_, old, after), (before, following, _)), (text, more) in zip(pairwise(parts), pairwise(texts), strict=True):
         space = after + before
-        if text and more and space in ("", " ") and gap(old, following) != (own := gap(text, more)):
-            space = own
+        known = {"": _joint(old, following, _SOLID + _DENSE), " ": not _joint(old, following, _SOLID)}
+        if text and more and known.get(space):  # it is as their language has it
+            space = gap(text, more)
         line += space + more
     return line + parts[-1][2]
 

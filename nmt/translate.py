@@ -226,9 +226,9 @@ class Translator:
         """Translate each line; an empty line stays empty.
 
         `prefixes` are how the translations must begin; one may end within a word. With `nbest` above 1 each translation
-        carries the others as `alternatives`. A line longer than `settings.max_source` pieces is translated in parts,
-        and `warn` is told its number, counted from `first_line`. `settings` are taken as they stand, in place of this
-        translator's own. Raises CallError.
+        carries the others as `alternatives`, fewer where not so many differ. A line longer than `settings.max_source`
+        pieces is translated in parts, and `warn` is told its number, counted from `first_line`. `settings` are taken as
+        they stand, in place of this translator's own. Raises CallError.
         """
         settings = settings or self.settings
         _check(lines, nbest, prefixes, settings)
@@ -248,7 +248,7 @@ class Translator:
         by_line: list[list[tuple[_Part, list[Hypothesis]]]] = [[] for _ in lines]
         for part, hypotheses in zip(parts, found, strict=True):
             by_line[part.line].append((part, hypotheses))
-        return [self._translation(pairs, nbest) for pairs in by_line]
+        return [self._translation(pairs, nbest, settings.method == "sample") for pairs in by_line]
 
     def stream(self, lines: Iterable[str], nbest: int = 1, settings: Search | None = None) -> Iterator[Translation]:
         """Translate lines as they come, in constant memory."""
@@ -281,7 +281,7 @@ class Translator:
             golds = []
             for engine, ids in zip(self.engines, texts, strict=True):
                 batch = collate([ids[i] for i in group], [pieces[i] for i in group]).to(self.device)
-                golds.append(engine.log_probs(batch).double().cpu())  # (B, T)
+                golds.append(engine.log_probs(batch).cpu().double())  # (B, T)
             mean = torch.stack(golds).logsumexp(0) - torch.log(torch.tensor(float(len(golds))))
             for row, place in enumerate(group):
                 log_probs = mean[row, : len(pieces[place]) + 1].tolist()
@@ -476,12 +476,17 @@ class Translator:
         weight = settings.language_model_weight
         return fused(step, self.fusion.step, weight), Joined((place, self.fusion.start(len(parts))))
 
-    def _translation(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], nbest: int) -> Translation:
-        """Put the parts of a line together again, the n-th best of each."""
+    def _translation(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], nbest: int, drawn: bool) -> Translation:
+        """Put the parts of a line together again, the n-th best of each.
+
+        A text that was found in several spellings is there once, unless it was `drawn`.
+        """
         if not pairs:
             return Translation("", 0.0, [], [], [])
         count = min(nbest, *(len(found) for _, found in pairs))
-        best, *others = (self._joined(pairs, rank) for rank in range(count))
+        found = [self._joined(pairs, rank) for rank in range(count)]
+        first = {one.text: rank for rank, one in reversed([*enumerate(found)])}
+        best, *others = (one for rank, one in enumerate(found) if drawn or first[one.text] == rank)
         return replace(best, alternatives=others)
 
     def _joined(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], rank: int) -> Translation:

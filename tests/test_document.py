@@ -95,6 +95,12 @@ def test_a_translation_for_each_sentence() -> None:
         ("今日は。元気ですか？", "ja", ["你好。", "你好吗？"], "你好。你好吗？"),
         ("今日は。元気ですか？", "ja", ["Hello.", ""], "Hello."),
         ("Hello. How are you?", "en", ["Hallo.", "Wie geht's?"], "Hallo. Wie geht's?"),
+        ("你好!再见!", "zh", ["Hello!", "Goodbye!"], "Hello! Goodbye!"),
+        ("你好!再见!", "zh", ["今日は!", "さようなら!"], "今日は!さようなら!"),
+        ("他说:“走吧。”她走了。", "zh", ['"Go."', "She left."], '"Go." She left.'),
+        ("「行け。」彼は去った。", "ja", ['"Go."', "She left."], '"Go." She left.'),
+        ('"Go." She left.', "en", ["「行け。」", "彼は去った。"], "「行け。」彼は去った。"),
+        ("သွားတယ်။လာတယ်။", "my", ["He goes.", "He comes."], "He goes. He comes."),
     ],
 )
 def test_sentences_are_spaced_as_their_language_spaces_them(
@@ -182,6 +188,12 @@ def test_subtitles_keep_their_times(kind: str) -> None:
 def test_markup_that_is_never_closed_takes_no_time() -> None:
     words = "<" * 400_000 + "{\\" * 400_000  # as many squared would be hours
     assert read("a.srt", f"1\n0:00:01,000 --> 0:00:02,500\n{words}\n".encode(), "en").sentences == [words]
+
+
+def test_what_stands_between_two_signs_is_no_markup() -> None:
+    words = b"a < b and c > d\nI <3 <i>you</i><00:01.500>\n"
+    found = read("a.srt", b"1\n0:00:01,000 --> 0:00:02,500\n" + words, "en")
+    assert found.sentences == ["a < b and c > d I <3 you"]
 
 
 def test_of_subtitles_all_but_the_words_stays() -> None:

@@ -185,6 +185,18 @@ def texts_of(translator: Translator) -> list[str]:
     return [one.text for one in translator.translate(LINES)]
 
 
+def test_a_text_in_several_spellings_is_there_once(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what was drawn all stays: how often a text comes says how likely it is."""
+    monkeypatch.setattr(translator.members[0].target, "decode", lambda ids: ["xy"[sum(one) % 2] for one in ids])
+    found = translator.adjusted(["search.beam=8"]).translate(LINES, nbest=8)
+    whole = translator.adjusted(["search.method=sample"]).translate(LINES, nbest=8)
+    for one, drawn in zip(found, whole, strict=True):
+        assert len(one.alternatives) < 2
+        assert len({each.text for each in (one, *one.alternatives)}) == 1 + len(one.alternatives)
+        assert all(one.score >= other.score for other in one.alternatives)
+        assert len(drawn.alternatives) == 7
+
+
 def test_nbest_is_sorted_and_begins_with_the_best(translator: Translator) -> None:
     best = translator.translate(LINES)
     several = translator.translate(LINES, nbest=3)
