@@ -37,9 +37,9 @@ POLICY = (  # the browser may talk to this server only, whatever the framework's
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; frame-ancestors 'self'"
 )
-CURSOR = """(work, text, source) => {
+CURSOR = """(work, text, ...rest) => {
   const box = document.querySelector("#correction textarea");
-  return [work, box ? text.slice(0, box.selectionStart) : text, source];
+  return [work, box ? text.slice(0, box.selectionStart) : text, ...rest];
 }"""
 QUIET: Any = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": AT_ONCE}
 NEAR = """() => setTimeout(() => document.querySelector("#others")?.scrollIntoView({ block: "nearest" }), 50)"""
@@ -99,7 +99,7 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
             )
         with gr.Column(scale=2, min_width=320):
             detail, complete, accept = _correct()
-    sentence, correction, best, picture, frame = detail
+    sentence, correction, best, picture, frame, place = detail
 
     shown = [work, target, words]
     details: Any = {"fn": page.chosen, "inputs": [work, looking], "outputs": detail, **QUIET}
@@ -112,14 +112,14 @@ def _translate(page: Page, pair: gr.Dropdown, swap: gr.Button) -> None:
     swap.click(page.swap, [pair, source, target, turn], [pair, source, target, words, work, others], **QUIET).then(
         **details
     )
-    accepted = accept.click(page.accept, [work, correction, sentence], shown, **QUIET)
-    ranked = best.input(page.ranked, [work, best], shown, **QUIET)
-    completed = complete.click(page.complete, [work, correction, sentence], shown, js=CURSOR, **QUIET)
+    accepted = accept.click(page.accept, [work, correction, sentence, place], shown, **QUIET)
+    ranked = best.input(page.ranked, [work, best, sentence, place], shown, **QUIET)
+    completed = complete.click(page.complete, [work, correction, sentence, place], shown, js=CURSOR, **QUIET)
     for another in (accepted, ranked, completed):  # of which nothing is known at the word
         another.then(lambda: NOTHING, None, others, **QUIET)
     pressed = words.click(page.pressed, work, [work, words, others], **QUIET)
     pressed.then(None, js=NEAR)
-    pressed.then(page.turned, [work, looking, sentence], detail, **QUIET)
+    pressed.then(page.turned, [work, looking, place], detail, **QUIET)
     frame.expand(lambda work: (True, page.picture(work)), work, [looking, picture], **QUIET)
     frame.collapse(lambda: False, None, looking, **QUIET)
     for change in (
@@ -170,8 +170,8 @@ def _options(searches: Sequence[Search]) -> list[gr.components.Component]:
 
 
 def _correct() -> tuple[list[gr.blocks.Block], gr.Button, gr.Button]:
-    """What `Page.chosen` fills in (sentence, correction, n best, picture and its frame), and the buttons to complete
-    and to accept."""
+    """What `Page.chosen` fills in (sentence, correction, n best, picture and its frame, which it is), and the buttons
+    to complete and to accept."""
     gr.Markdown("## Correct a sentence")
     looked = gr.Textbox(label="Sentence", interactive=False, elem_id="sentence")
     correction = gr.Textbox(
@@ -200,7 +200,7 @@ def _correct() -> tuple[list[gr.blocks.Block], gr.Button, gr.Button]:
             elem_classes="chart",
             alt_text="The words of the source, the words of the translation, and how much each looked at each",
         )
-    return [looked, correction, best, picture, frame], complete, accept
+    return [looked, correction, best, picture, frame, gr.State()], complete, accept
 
 
 def _files(page: Page, pair: gr.Dropdown) -> None:

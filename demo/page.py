@@ -102,6 +102,7 @@ class Work:
 
     model: Model
     document: Document
+    search: Search  # as the options of the page had it
     done: tuple[Translation, ...] = ()
     chosen: int = 0
     kept: frozenset[int] = frozenset()
@@ -110,6 +111,11 @@ class Work:
     @property
     def source(self) -> str:
         return self.document.sentences[self.chosen]
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Which sentence is looked at."""
+        return self.chosen, self.source
 
     @property
     def translation(self) -> Translation:
@@ -129,6 +135,11 @@ class Work:
         done[self.chosen] = replace(translation, alternatives=list(known.values())[: MOST - 1])
         places = self.kept | {self.chosen} if kept else self.kept - {self.chosen}
         return replace(self, done=tuple(done), kept=places, others=())
+
+    def rated(self, translation: Translation) -> Translation:
+        """With the score that a search with these options would give it."""
+        log_probs = translation.log_probs
+        return replace(translation, score=sum(log_probs) / lp(len(log_probs), self.search.length_penalty))
 
     def shown(self, more: bool = True) -> str:
         """The sentences as HTML; whether more are to come."""
@@ -276,12 +287,12 @@ class Page:
         """
         model, number = self.models[label], turn.begin()
         with told():
-            work = Work(model, document.from_text(limited(text), model.languages[0]))
+            search = settings(model, beam, length, sampling, temperature)
+            work = Work(model, document.from_text(limited(text), model.languages[0]), search)
             if not work.document.sentences:
                 gr.Info("There is no text to translate: type or paste one first")
                 yield self.nothing(label)
                 return
-            search = settings(model, beam, length, sampling, temperature)
             count = int(nbest) if sampling else min(int(nbest), int(beam))  # more would widen the beam
             yield "", work.shown(), None, NOTHING
             sentences, some = work.document.sentences, model.service.room // 4  # which leaves others theirs
@@ -309,26 +320,31 @@ class Page:
     # See why, work with it
 
     def chosen(self, work: Work | None, looking: bool) -> tuple[Any, ...]:
-        """The chosen sentence: its source, its translation, the n best, the picture of its attention and its frame.
+        """The chosen sentence: its source, its translation, the n best, the picture of its attention and its frame, and
+        which it is.
 
         The picture, which takes longer than all else, is drawn only when `looking`.
         """
         if work is None or work.chosen >= len(work.done):
-            return "", "", NOTHING, None, gr.update(visible=False)
+            return "", "", NOTHING, None, gr.update(visible=False), None
+        first: dict[str, int] = {}  # of each text, which may have been drawn several times
         found = [work.translation, *work.translation.alternatives]
-        best = [(f"{one.text}   ({one.score:.2f})", place) for place, one in enumerate(found)]
+        for place, one in enumerate(found):
+            first.setdefault(one.text, place)
+        best = [(f"{text}   ({found[place].score:.2f})", place) for text, place in first.items()]
         return (
             work.source,
             work.translation.text,
             gr.update(choices=best, value=0, visible=len(best) > 1),
             self.picture(work) if looking else None,
             gr.update(visible=work.translation.attention is not None),
+            work.place,
         )
 
-    def turned(self, work: Work | None, looking: bool, source: str) -> tuple[Any, ...]:
-        """As `chosen` where another sentence than that of `source` was; else what is being written of it stays."""
-        if work is not None and work.source == source:
-            return (gr.skip(),) * 5
+    def turned(self, work: Work | None, looking: bool, place: tuple[int, str] | None) -> tuple[Any, ...]:
+        """As `chosen` where another sentence than at `place` was; else what is being written of it stays."""
+        if work is not None and work.place == place:
+            return (gr.skip(),) * 6
         return self.chosen(work, looking)
 
     def picture(self, work: Work | None) -> str | None:
@@ -365,7 +381,7 @@ class Page:
         likely = [(share, one) for one in known.values() if (share := chance(one, here.first)) is not None]
         likely.sort(key=lambda pair: -pair[0])
         others = [(here.probability or 0.0, now), *likely[: MOST - 1]]  # what stands there comes first
-        work = replace(work, others=tuple(one for _, one in others))
+        work = replace(work, others=tuple(work.rated(one) for _, one in others))
         texts = view.from_where_they_differ([one.text for one in work.others])
         choices = [(f"{text}   ({view.share(others[n][0])})", n) for n, text in enumerate(texts)]
         return work, work.shown(), gr.update(label=f"In place of “{here.text}”", choices=choices, value=0, visible=True)
@@ -377,36 +393,44 @@ class Page:
         work = replace(work.corrected(work.others[number]), others=work.others)  # to choose again
         return work, work.text, work.shown()
 
-    def ranked(self, work: Work | None, number: int | None) -> tuple[Any, ...]:
-        """Another of the n best was taken."""
-        if work is None or not number:
+    def ranked(
+        self, work: Work | None, number: int | None, source: str, place: tuple[int, str] | None
+    ) -> tuple[Any, ...]:
+        """Another of the n best of `source`, the sentence at `place`, was taken."""
+        if not number:
+            return work, gr.update(), gr.update()
+        work = self.still(work, source, place)
+        if not 0 < number <= len(work.translation.alternatives):
             return work, gr.update(), gr.update()
         work = work.corrected(work.translation.alternatives[number - 1])
         return work, work.text, work.shown()
 
-    def complete(self, work: Work | None, beginning: str, source: str) -> tuple[Any, ...]:
-        """The model goes on where the corrected beginning of the translation of `source` ends."""
-        work = self.still(work, source)
+    def complete(
+        self, work: Work | None, beginning: str, source: str, place: tuple[int, str] | None
+    ) -> tuple[Any, ...]:
+        """The model goes on where the corrected beginning of the translation of `source`, at `place`, ends."""
+        work = self.still(work, source, place)
         if len(work.translation.source_tokens) > work.model.service.translator.settings.max_source:
             raise refusal(
                 "The sentence is too long to be read at once, so the model cannot go on within it: write the rest"
             )
+        search = work.search.model_copy(update={"method": "beam"})  # what was sampled goes on with the best
         with told():
-            asked = work.model.service.translate([work.source], 1, [limited(beginning)], True)
+            asked = work.model.service.translate([work.source], 1, [limited(beginning)], True, search)
             work = work.corrected(*answers(asked))
         return work, work.text, work.shown()
 
-    def still(self, work: Work | None, source: str) -> Work:
-        """The work, where `source`, beside which a correction was written, is still its chosen sentence."""
+    def still(self, work: Work | None, source: str, place: tuple[int, str] | None) -> Work:
+        """The work, where its chosen sentence is still that at `place`, and `source`, beside which was written, too."""
         if work is None:
             raise refusal(FIRST)
-        if source != work.source:
+        if place != work.place or source != work.source:
             raise refusal("Another sentence was chosen a moment ago: look at it, then try again")
         return work
 
-    def accept(self, work: Work | None, text: str, source: str) -> tuple[Any, ...]:
-        """Keep a corrected translation of `source`, which from now on stands in the translation."""
-        work = self.still(work, source)
+    def accept(self, work: Work | None, text: str, source: str, place: tuple[int, str] | None) -> tuple[Any, ...]:
+        """Keep a corrected translation of `source`, at `place`, which from now on stands in the translation."""
+        work = self.still(work, source, place)
         if not text.strip():
             raise refusal("There is no translation to keep: write one first")
         given, text = work.translation, " ".join(text.split())
@@ -425,10 +449,9 @@ class Page:
 
     def scored(self, work: Work, text: str) -> Translation:
         """A text of the visitor's as a translation of the chosen sentence."""
-        service = work.model.service
-        (found,) = answers(service.score([work.source], [text]))
-        score = found.log_prob / lp(len(found.log_probs), service.translator.settings.length_penalty)
-        return Translation(text, score, found.tokens, found.log_probs, work.translation.source_tokens)
+        (found,) = answers(work.model.service.score([work.source], [text]))
+        sources = work.translation.source_tokens
+        return work.rated(Translation(text, found.log_prob, found.tokens, found.log_probs, sources))
 
     # Files
 

@@ -25,6 +25,7 @@ from nmt import checkpoint, serve
 from nmt.errors import CallError, DataError
 from nmt.explain import explain
 from nmt.recipe import changed
+from nmt.search import lp
 from nmt.service import BusyError, Service
 from nmt.translate import Translator
 
@@ -76,6 +77,11 @@ def translated(page: Any, text: str, label: str = FIRST, nbest: int = 1) -> Any:
 
 def press(page: Any, work: Any, sentence: Any, word: Any) -> Any:
     return page.pressed(work, SimpleNamespace(_data={"sentence": sentence, "word": word}))
+
+
+def where(work: Any) -> tuple[str, tuple[int, str]]:
+    """What the page shows of a sentence beside what can be done with it: its source, and which it is."""
+    return work.source, work.place
 
 
 def words_of(html: str) -> list[str]:
@@ -199,7 +205,7 @@ def test_nothing_to_translate_is_no_error(page: Any) -> None:
     assert list(asked(page, " \n"))[-1][2] is None
     assert page.chosen(None, False)[:2] == ("", "")
     with pytest.raises(gr.Error, match="Translate something first"):
-        page.complete(None, "x", "")
+        page.complete(None, "x", "", None)
 
 
 def test_within_a_sentence_that_was_cut_into_parts_the_model_cannot_go_on(
@@ -209,7 +215,7 @@ def test_within_a_sentence_that_was_cut_into_parts_the_model_cannot_go_on(
     translator = page.models[FIRST].service.translator
     monkeypatch.setattr(translator, "settings", translator.settings.model_copy(update={"max_source": 1}))
     with pytest.raises(gr.Error, match="too long to be read at once"):
-        page.complete(work, work.translation.text, work.source)
+        page.complete(work, work.translation.text, *where(work))
 
 
 def test_texts_from_outside_are_escaped(page: Any) -> None:
@@ -307,8 +313,8 @@ def test_words_say_how_sure_the_model_was_and_where_it_looked(page: Any) -> None
 
 
 def test_a_chosen_sentence_shows_its_best_translations_and_a_picture(page: Any) -> None:
-    source, text, best, picture, frame = page.chosen(translated(page, LINES[0], nbest=3), True)
-    assert source == LINES[0]
+    source, text, best, picture, frame, place = page.chosen(translated(page, LINES[0], nbest=3), True)
+    assert (source, place) == (LINES[0], (0, LINES[0]))
     assert [place for _, place in best["choices"]] == [0, 1, 2]
     assert best["choices"][0][0].startswith(text)
     assert Path(picture).read_bytes().startswith(b"\x89PNG")
@@ -370,19 +376,49 @@ def test_a_sentence_whose_words_cannot_be_looked_at_is_chosen_all_the_same(
 def test_another_of_the_best_can_be_taken(page: Any) -> None:
     work = translated(page, LINES[0], nbest=3)
     first, second = work.translation, work.translation.alternatives[1]
-    work, whole, _ = page.ranked(work, 2)
+    work, whole, _ = page.ranked(work, 2, *where(work))
     assert whole == second.text == work.translation.text
     assert first.text in [one.text for one in work.translation.alternatives]
-    assert page.ranked(work, 0)[0] is work
+    assert page.ranked(work, 0, *where(work))[0] is work
+
+
+def test_of_two_equal_sentences_the_chosen_one_is_worked_at(page: Any) -> None:
+    work = translated(page, f"{LINES[0]}.\n{LINES[0]}.", nbest=3)
+    work = page.accept(work, "tämä on oikein", *where(work))[0]
+    before = where(work)
+    work, _, _ = press(page, work, 1, None)
+    assert work.source == before[0]
+    shown = page.turned(work, False, before[1])
+    assert shown[1] == work.done[1].text != "tämä on oikein"
+    assert shown == page.chosen(work, False)
+    assert all(one == gr.skip() for one in page.turned(work, False, work.place)), "what is being written stays"
+    for handler, given in ((page.accept, "x"), (page.complete, "x"), (page.ranked, 1)):
+        with pytest.raises(gr.Error, match="Another sentence was chosen a moment ago"):
+            handler(work, given, *before)
+    assert page.ranked(work, 3, *where(work))[0] is work, "of a list that is no longer there"
+
+
+def test_what_is_not_searched_for_is_rated_like_what_is(page: Any) -> None:
+    """By the length penalty that the visitor chose, not by the model's."""
+    *_, (_, _, work, _) = asked(page, LINES[0], length=3.0)
+    one = work.translation
+    assert page.models[FIRST].service.translator.settings.length_penalty != 3.0
+    assert work.rated(one).score == pytest.approx(one.score)
+    accepted = page.accept(work, f"{one.text} x", *where(work))[0].translation
+    assert accepted.score == pytest.approx(sum(accepted.log_probs) / lp(len(accepted.log_probs), 3.0))
+    completed = page.complete(work, one.text.split()[0], *where(work))[0].translation
+    assert completed.score == pytest.approx(one.score)
+    pressed, _, _ = press(page, work, 0, 0)
+    assert pressed.others[0].score == pytest.approx(one.score)
 
 
 def test_the_model_goes_on_from_a_corrected_beginning(page: Any) -> None:
     work = translated(page, LINES[0])
     beginning = translated(page, LINES[3]).translation.text.split()[0]
-    work, whole, _ = page.complete(work, beginning, work.source)
+    work, whole, _ = page.complete(work, beginning, *where(work))
     assert whole.startswith(beginning)
     with pytest.raises(gr.Error, match="characters that this model cannot write"):
-        page.complete(work, "日本", work.source)
+        page.complete(work, "日本", *where(work))
 
 
 def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy, monkeypatch: Any) -> None:
@@ -390,33 +426,35 @@ def test_an_accepted_sentence_is_kept_and_can_be_trained_on(page: Any, toy: Toy,
     monkeypatch.setattr(gr, "Info", told.append)
     work = translated(page, LINES[0])
     file = page.folder / "en-de.tsv"
-    kept, whole, html = page.accept(work, "tämä on oikein", work.source)
+    kept, whole, html = page.accept(work, "tämä on oikein", *where(work))
     assert whole == kept.translation.text == "tämä on oikein", "it stands where the other stood"
     assert len(kept.translation.log_probs) == len(kept.translation.tokens) + 1
     assert html.count("kept to train on") == 1
-    assert "kept to train on" not in page.ranked(kept, 1)[2], "what is changed is another sentence"
-    assert words_of(page.accept(work, "iso 日本", work.source)[2])[1] == "日本", "also where the model cannot write it"
+    assert "kept to train on" not in page.ranked(kept, 1, *where(kept))[2], "what is changed is another sentence"
+    assert words_of(page.accept(work, "iso 日本", *where(work))[2])[1] == "日本", "also where the model cannot write it"
     del told[1:]
     file.write_text("\n".join(file.read_text().splitlines()[:2]) + "\n")
     assert file.read_text().splitlines()[1].split("\t")[:2] == [LINES[0], "tämä on oikein"]
     assert told == [f"Kept in en-de.tsv to train on: {LINES[0]} – tämä on oikein"]
     assert str(page.folder) not in told[0]
-    page.accept(work, "tämä on  oikein", work.source)
+    page.accept(work, "tämä on  oikein", *where(work))
     assert told[1] == f"en-de.tsv has it already: {LINES[0]} – tämä on oikein"
     assert len(file.read_text().splitlines()) == 2
-    page.accept(work, "<b>tämä</b>", work.source)
+    page.accept(work, "<b>tämä</b>", *where(work))
     assert told[2].endswith(f"{LINES[0]} – &lt;b&gt;tämä&lt;/b&gt;"), "a message is taken for HTML"
     for handler in (page.accept, page.complete):
         with pytest.raises(gr.Error, match="Another sentence was chosen a moment ago"):
-            handler(work, "x", LINES[1])
+            handler(work, "x", LINES[1], work.place)
+        with pytest.raises(gr.Error, match="Another sentence was chosen a moment ago"):
+            handler(work, "x", work.source, (1, work.source))
     with pytest.raises(gr.Error, match="no translation to keep"):
-        page.accept(work, " ", work.source)
+        page.accept(work, " ", *where(work))
     with pytest.raises(gr.Error, match="Translate something first"):
-        page.accept(None, "x", "")
+        page.accept(None, "x", "", None)
     shutil.rmtree(page.folder)
     page.folder.write_text("in the way")
     with pytest.raises(gr.Error, match=r"^'This could not be kept: tell whoever runs this page'$"):
-        page.accept(work, "x", work.source)
+        page.accept(work, "x", *where(work))
 
 
 # -- files, evaluation, about
