@@ -26,8 +26,8 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from nmt import corrections, document, plots, run
-from nmt.checkpoint import read, read_json, read_metrics, split
+from nmt import corrections, document, plots, report, run
+from nmt.checkpoint import read, read_metrics, split
 from nmt.document import Document
 from nmt.errors import CheckpointError, DataError, NmtError
 from nmt.evaluate import TestSet, evaluate
@@ -496,10 +496,10 @@ class Page:
                 )
             lines = all_of(model, sides[0], progress)
             test = TestSet(sides[0], sides[1], model.languages[1], Path(reference).name)
-            report = evaluate(test, {model.name: lines}).reports[model.name]
+            found = evaluate(test, {model.name: lines}).reports[model.name]
             picture = self.new("bleu-by-length.png")
-            plots.by_length({model.name: report.by_length}, picture)
-        yield view.scores(report), gr.update(value=str(picture), visible=True), view.worst(report.worst[:10])
+            plots.by_length({model.name: found.by_length}, picture)
+        yield view.scores(found), gr.update(value=str(picture), visible=True), view.worst(found.worst[:10])
 
     # About
 
@@ -516,7 +516,7 @@ class Page:
                 texts.append(f"{folder.name}: its files are gone or changed since it was loaded. It still translates.")
                 continue
             with contextlib.suppress(CheckpointError):
-                evaluation = read_json(folder / "evaluation.json")
+                evaluation = report.evaluation(folder)
             texts.append(view.about(folder.resolve().name, saved.info, evaluation, remembers))
             recipes.append(view.recipe(saved.recipe))
             if rows := read_metrics(folder):

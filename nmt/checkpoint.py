@@ -17,6 +17,7 @@ code from the folder: safetensors, and `weights_only=True` for the training stat
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -220,6 +221,11 @@ class Saved(Generic[R]):
         """The precision it was exported in, where it was: then it holds ONNX graphs instead of weights."""
         found: str | None = self.info.get("exported")
         return found
+
+    @property
+    def stamp(self) -> str:
+        """Tells the model from those that were trained otherwise, or at another time."""
+        return hashlib.sha256(repr(self.info).encode()).hexdigest()[:32]
 
     def weights(self) -> dict[str, Tensor]:
         """Raises CheckpointError for a file that is missing, truncated or not safetensors."""

@@ -48,7 +48,8 @@ class Evaluation:
     reports: dict[str, Report]
     parts: dict[str, dict[str, Report]]
     comparisons: list[Comparison]
-    searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the settings of those that searched
+    searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # the settings of those that searched, ...
+    models: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # ... and their models, as `Translator.models`
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -57,7 +58,7 @@ class Evaluation:
             "systems": {
                 name: report.to_json()
                 | {"parts": {part: one.to_json() for part, one in self.parts.get(name, {}).items()}}
-                | {"search": self.searches.get(name)}
+                | {"search": self.searches.get(name), "models": self.models.get(name)}
                 for name, report in self.reports.items()
             },
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
@@ -168,7 +169,8 @@ def run(
     _check(test, given)  # before the long work
     translated = {name: _translate(translator, test) for name, translator in translators.items()} | given
     searches = {name: translator.settings.model_dump(mode="json") for name, translator in translators.items()}
-    evaluation = replace(evaluate(test, translated, method), searches=searches)
+    models = {name: translator.models for name, translator in translators.items()}
+    evaluation = replace(evaluate(test, translated, method), searches=searches, models=models)
     if systems:
         stem, folder = _stem(systems[0], reference), split(systems[0])[0]
         try:

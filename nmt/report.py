@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +16,9 @@ from nmt.material import gather, inherited, overlaps
 from nmt.model import build, sizes
 from nmt.progress import shown
 from nmt.recipe import AnyRecipe, Recipe, dump, find, header, load_as
+
+EVALUATION = "evaluation.json"
+T = TypeVar("T")
 
 
 def info(subject: str, changes: Sequence[str] = (), kind: type[AnyRecipe] = Recipe) -> str:
@@ -30,17 +33,36 @@ def info(subject: str, changes: Sequence[str] = (), kind: type[AnyRecipe] = Reci
     if pairs := examples.count(folder):
         figures += f"\nremembers    {pairs:,} pairs, and looks at them while it writes"
     blocks = [figures, _files(folder)]
-    evaluation = folder / "evaluation.json"
-    if evaluation.is_file() and kind is Recipe:
-        blocks.append(_complete(_scores, checkpoint.read_json(evaluation), evaluation))
+    if kind is Recipe and (folder / EVALUATION).is_file():
+        found = evaluation(folder)
+        old = f"{EVALUATION} is of this model as it was before: `nmt evaluate {subject}` says what it reaches now"
+        blocks.append(_complete(_scores, found, folder / EVALUATION) if found else old)
     return "\n\n".join([*blocks, dump(saved.recipe).rstrip()])
 
 
-def _complete(show: Callable[[dict[str, Any]], str], content: dict[str, Any], path: Path) -> str:
+def evaluation(folder: Path) -> dict[str, Any] | None:
+    """What `nmt evaluate` wrote last of a translator, if it was not trained on or shown pairs to look at since then.
+
+    Raises CheckpointError.
+    """
+    path = folder / EVALUATION
+    if not path.is_file():
+        return None
+    saved, content = checkpoint.read(folder), checkpoint.read_json(path)
+    now = [[saved.stamp, examples.count(folder) if saved.recipe.search.examples else 0]]
+    return content if _complete(_models, content, path) == now else None
+
+
+def _models(content: dict[str, Any]) -> Any:
+    """Which models were evaluated first."""
+    return next(iter(content["systems"].values())).get("models")
+
+
+def _complete(show: Callable[[dict[str, Any]], T], content: dict[str, Any], path: Path) -> T:
     """What a JSON file says, if it has all that nmt writes there."""
     try:
         return show(content)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, StopIteration):
         raise CheckpointError(f"{path}: not what nmt writes there: copy it again, or make it anew") from None
 
 

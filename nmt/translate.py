@@ -8,7 +8,6 @@ The command line, the page and the validation during training all translate thro
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -106,19 +105,18 @@ class Member:
     model: Seq2Seq | Engine
     source: Tokenizer
     target: Tokenizer
-    stamp: str = ""  # tells it from models that were trained otherwise, or at another time
+    stamp: str = ""  # of the folder that it comes from
     examples: Examples | None = None  # of what it has read, to look at
 
     @classmethod
     def load(cls, saved: checkpoint.Saved[Recipe], machine: hardware.Hardware) -> Member:
         """The model of a folder, without its examples. Raises CheckpointError."""
-        stamp = hashlib.sha256(repr(saved.info).encode()).hexdigest()[:32]
         source, target = (Tokenizer.load(saved.folder / f"{side}.model") for side in ("source", "target"))
         if saved.exported:
-            return cls(Portable(saved.folder, machine.threads), source, target, stamp)
+            return cls(Portable(saved.folder, machine.threads), source, target, saved.stamp)
         model = build(saved.recipe, source.vocab, target.vocab)
         checkpoint.restore(model, saved.weights(), saved.folder)
-        return cls(model.to(machine.device).eval(), source, target, stamp)
+        return cls(model.to(machine.device).eval(), source, target, saved.stamp)
 
 
 @dataclass(frozen=True)
@@ -196,6 +194,11 @@ class Translator:
                 for member, one in zip(members, saved, strict=True)
             ]
         return cls(members, recipe.search, machine.device, recipe)
+
+    @property
+    def models(self) -> list[list[Any]]:
+        """Of each model, which one it is and at how many pairs it looks."""
+        return [[one.stamp, len(one.examples) if one.examples else 0] for one in self.members]
 
     def adjusted(self, changes: Sequence[str]) -> Translator:
         """The same models with `search.x=y` changes to how they search.

@@ -853,7 +853,8 @@ def test_info_of_a_run(toy: Toy, tmp_path: Path) -> None:
         assert said in result.out
     kept = tmp_path / "run" / "evaluation.json"
     score = {"name": "BLEU", "value": 12.25, "signature": "nrefs:1"}
-    kept.write_text(json.dumps({"test": "t", "sentences": 40, "systems": {"run": {"scores": [score]}}}))
+    system = {"scores": [score], "models": [[checkpoint.read(tmp_path / "run").stamp, 0]]}
+    kept.write_text(json.dumps({"test": "t", "sentences": 40, "systems": {"run": system}}))
     assert "t: 40 sentences\n  run\n    BLEU 12.25 (nrefs:1)" in call("info", "run").out
     kept.write_text("{}")
     result = call("info", "run")
@@ -862,6 +863,21 @@ def test_info_of_a_run(toy: Toy, tmp_path: Path) -> None:
     result = call("info", "run", "--set", "model.embed=8")
     assert result.status == 2
     assert "a run is as it was trained" in result.error
+
+
+def test_info_shows_the_scores_of_the_model_as_it_is(toy: Toy, tmp_path: Path) -> None:
+    shutil.copytree(toy.attention, tmp_path / "run")
+    shown, old = ": 40 sentences\n  run\n    BLEU", "as it was before: `nmt evaluate run` says"
+    longer = ("train", "run/recipe.yaml", "--out", "run", "--resume", "--set", "training.epochs=9")
+    for before in ((), longer, ("remember", "run")):
+        if before:
+            assert call(*before).status == 0
+            assert old in call("info", "run").out
+        assert call("evaluate", "run").status == 0
+        assert shown in call("info", "run").out
+        assert old not in call("info", "run").out
+    assert call("evaluate", "run", "--set", "search.examples=0").status == 0
+    assert old in call("info", "run").out, "what it remembers had no say"
 
 
 def test_info_and_data_of_other_tasks(tmp_path: Path) -> None:

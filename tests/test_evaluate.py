@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from toy import Toy, call, pairs, write_lines, write_recipe
 
-from nmt import evaluate, material, metrics
+from nmt import checkpoint, evaluate, material, metrics
 from nmt.recipe import Data
 
 
@@ -76,7 +76,8 @@ def test_json_has_everything_and_nothing_else(system: Path) -> None:
     assert found == json.loads((system / "evaluation.json").read_text())
     assert list(found) == ["test", "sentences", "systems", "comparisons"]
     report = found["systems"]["run"]
-    assert set(report) == {"scores", "length_ratio", "by_length", "best", "worst", "parts", "search"}
+    assert set(report) == {"scores", "length_ratio", "by_length", "best", "worst", "parts", "search", "models"}
+    assert report["models"] == [[checkpoint.read(system).stamp, 0]]
     assert report["search"]["beam"] == 2
     assert list(scores(report)) == ["BLEU", "chrF2", "TER", "BLEU lower-cased tokenised"]
     for score in report["scores"]:
