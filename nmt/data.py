@@ -18,7 +18,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,12 +80,10 @@ class Batch:
     source_lengths: torch.Tensor  # (B,), <eos> counted
     target_in: torch.Tensor  # (B, T)
     target_out: torch.Tensor  # (B, T)
-    tokens: int  # real target tokens, <eos> counted
     alignment: torch.Tensor | None = None  # (B, T, S), which source piece each target piece comes from, if wanted
 
     def to(self, device: torch.device | str) -> Batch:
-        parts = {name: part for name, part in vars(self).items() if name != "tokens" and part is not None}
-        return replace(self, **{name: part.to(device) for name, part in parts.items()})
+        return Batch(**{name: part.to(device) for name, part in vars(self).items() if part is not None})
 
 
 class Ragged:
@@ -265,9 +263,9 @@ def collate(source: Rows, target: Rows) -> Batch:
 
     lengths = np.fromiter(map(len, source), np.int64, len(source))
     ends = np.fromiter(map(len, target), np.int64, len(target))
-    memory = _filled(source, lengths, _width(lengths + 1))  # (B, S)
+    memory = _filled(source, _width(lengths + 1))  # (B, S)
     memory[np.arange(len(source)), lengths] = EOS
-    given = _filled(target, ends, _width(ends + 1), first=BOS)  # (B, T)
+    given = _filled(target, _width(ends + 1), first=BOS)  # (B, T)
     wanted = np.full_like(given, PAD)
     wanted[:, :-1] = given[:, 1:]
     wanted[np.arange(len(target)), ends] = EOS
@@ -276,7 +274,6 @@ def collate(source: Rows, target: Rows) -> Batch:
         source_lengths=torch.from_numpy(lengths + 1),
         target_in=torch.from_numpy(given),
         target_out=torch.from_numpy(wanted),
-        tokens=int(ends.sum()) + len(target),
     )
 
 
@@ -284,8 +281,7 @@ def pad(rows: Rows) -> torch.Tensor:
     """Rows of ids as one tensor (B, longest), filled up with <pad>."""
     import torch
 
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    return torch.from_numpy(_filled(rows, lengths, int(lengths.max(initial=0))))
+    return torch.from_numpy(_filled(rows, max(map(len, rows), default=0)))
 
 
 def histogram(lengths: Array, width: int = 10) -> list[tuple[int, int, int]]:
@@ -295,7 +291,7 @@ def histogram(lengths: Array, width: int = 10) -> list[tuple[int, int, int]]:
     return [(i * width, i * width + width - 1, int(counts[i])) for i in range(first, len(counts))]
 
 
-def _filled(rows: Rows, lengths: Array, width: int, first: int | None = None) -> Array:
+def _filled(rows: Rows, width: int, first: int | None = None) -> Array:
     """The rows as a matrix (B, width), each after `first` if there is one."""
     matrix = np.full((len(rows), width), PAD, np.int64)
     start = 0

@@ -4,7 +4,8 @@
 
 Each reads its share of the rows of every batch. Gradients are summed over the processes and divided by the tokens of
 all (Li et al. 2020, section 3, but with token counts), so that an update is that of one process with the whole batch,
-to rounding; only what dropout draws differs. The first process validates, writes and speaks; the others wait.
+to rounding; only what is drawn differs (dropout, other segmentations, scheduled sampling). The first process
+validates, writes and speaks; the others wait.
 """
 
 from __future__ import annotations

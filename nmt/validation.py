@@ -22,7 +22,8 @@ class Validation:
     """Perplexity, BLEU and chrF (greedy) of the first `validate_sentences` of valid, and some of them to look at."""
 
     def __init__(self, model: Seq2Seq, material: Material, recipe: Recipe, hardware: Hardware) -> None:
-        count = min(len(material.valid), recipe.training.validate_sentences)
+        self.whole = len(material.valid)
+        count = min(self.whole, recipe.training.validate_sentences)
         self.sources = material.valid.source[:count]
         self.references = material.valid.target[:count]
         self.model, self.recipe, self.hardware = model, recipe, hardware
@@ -41,7 +42,8 @@ class Validation:
         if not quick:
             self._show(lines)
         figures = {"loss": nll, "perplexity": math.exp(min(nll, 50.0)), "bleu": bleu.value, "chrf": chrf.value}
-        return figures | {"signature": bleu.signature, "decoding": "greedy, valid split"}
+        part = "valid split" if count == self.whole else f"the first {count:,} pairs of valid"
+        return figures | {"signature": bleu.signature, "decoding": f"greedy, {part}"}
 
     @torch.inference_mode()
     def _nll(self, count: int) -> float:

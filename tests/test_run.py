@@ -152,7 +152,7 @@ def test_a_validation_says_what_the_model_says_of_valid(toy: Toy, monkeypatch: p
     scored = one.score(sources, references)
     nats = -sum(pair.log_prob for pair in scored) / sum(len(pair.log_probs) for pair in scored)
     assert said["loss"] == pytest.approx(nats, rel=1e-4)
-    assert "greedy" in said["decoding"]
+    assert said["decoding"] == "greedy, the first 100 pairs of valid"
 
 
 def test_what_a_run_leaves(toy: Toy) -> None:
@@ -582,7 +582,8 @@ def test_pieces_of_another_model_are_told_of_where_the_recipe_has_others(
 def test_a_tuning_learns_all_pairs_whatever_valid_says(toy: Toy, tmp_path: Path) -> None:
     """A recipe of `nmt init` stops where valid gets no better, which is of other text than the new pairs."""
     shutil.copytree(toy.attention, old := tmp_path / "old")
-    recipe = changed(checkpoint.read(old).recipe, ["training.patience=1", "training.validate_every=1"])
+    slow = ["training.schedule=inverse_sqrt", "training.accumulate=8"]  # by which it would hardly learn
+    recipe = changed(checkpoint.read(old).recipe, ["training.patience=1", "training.validate_every=1", *slow])
     checkpoint.write_recipe(old, recipe)
     new = write_lines(tmp_path / "new.tsv", ["en\tde", *map("\t".join, pairs(30, seed=3))])
     result = call("tune", old, new, "--out", tmp_path / "new")
@@ -590,6 +591,8 @@ def test_a_tuning_learns_all_pairs_whatever_valid_says(toy: Toy, tmp_path: Path)
     assert "epoch 1.00" in result.err
     assert "done: " in result.err
     assert "the last weights (best bleu " in result.err
+    tuned = checkpoint.read(tmp_path / "new").recipe.training
+    assert (tuned.schedule, tuned.accumulate) == ("cosine", 1)
 
 
 def test_pairs_are_mixed_with_what_was_tuned_on_before(toy: Toy, tmp_path: Path) -> None:

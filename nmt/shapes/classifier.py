@@ -91,7 +91,7 @@ class ClassifierModel(Section):
 
 
 class ClassifierTraining(Training):
-    rows: int = Field(32, ge=1, description="lines of middle length together")
+    rows: int = Field(32, ge=1, description="lines of middle length together, about")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     word_dropout: float = Field(0.0, ge=0, lt=1, description="share of input pieces replaced by <unk>")
     metric: Literal["accuracy", "macro F1"] = Field("accuracy", description="picks the best model and stops early")

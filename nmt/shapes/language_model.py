@@ -73,7 +73,9 @@ class LanguageModelModel(Section):
 
 
 class LanguageModelTraining(Training):
-    rows: int = Field(32, ge=1, description="pieces of the stream read side by side; lines of middle length together")
+    rows: int = Field(
+        32, ge=1, description="pieces of the stream read side by side; lines of middle length together, about"
+    )
     chunk: int = Field(100, ge=1, description="steps of the stream that a gradient goes back")
     sample: bool = Field(True, description="show what the model writes at each validation")
     metric: Literal["perplexity"] = Field("perplexity", description="picks the best model and stops early")
