@@ -12,7 +12,7 @@ import re
 from bisect import bisect, bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +29,8 @@ SPACE = "\u2581"  # how SentencePiece writes the space before a word
 LETTERS = 16  # of a piece, at most, as SentencePiece makes them
 LAST = "\U0010ffff"  # letter of the alphabet
 WAYS = 16  # segmentations of a word to draw from
-KNOWN, SHORT = 200_000, 16  # words whose segmentations are kept, of so many pieces: a whole line without spaces is none
+SHORT, PART = 16, 8  # a word of more pieces is cut into such parts, which are drawn one by one
+KNOWN = 200_000  # words whose segmentations are kept, of less than PART pieces: longer ones seldom come again
 VERSION = f"1 {sentencepiece.__version__}"  # raise it when the same text would give another tokenizer
 
 _SMALLEST = re.compile(r"smaller than required_chars\. \d+ vs (\d+)")
@@ -109,10 +110,17 @@ class Tokenizer:
         return drawn
 
     def _words(self, ids: Ids) -> list[tuple[int, ...]]:
-        """The ids of each word: a word begins with a piece that begins with a space."""
+        """The ids of each word: a word begins with a piece that begins with a space; what is long is cut."""
         line = [int(i) for i in ids]
         cuts = [at for at, i in enumerate(line) if at == 0 or self._begins[i]]
-        return [tuple(line[start:end]) for start, end in pairwise([*cuts, len(line)])]
+        words = [tuple(line[start:end]) for start, end in pairwise([*cuts, len(line)])]
+        return [part for word in words for part in (self._cut(word) if len(word) > SHORT else (word,))]
+
+    def _cut(self, word: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """Parts of a long word, as a line without spaces is: what is spelled in one way only parts the rest."""
+        for _, group in groupby(word, lambda i: self._fixed((i,))):
+            part = tuple(group)
+            yield from (part[at : at + PART] for at in range(0, len(part), PART))
 
     @cached_property
     def _begins(self) -> list[bool]:
@@ -140,7 +148,7 @@ class Tokenizer:
             shares = np.exp(logs - logs.max())
             bounds = (np.cumsum(shares) / shares.sum()).tolist()
             found = ways, [*bounds[:-1], 1.0]
-            if len(word) <= SHORT and len(self._known) < KNOWN:
+            if len(word) < PART and len(self._known) < KNOWN:
                 self._known[word, amount] = found
         return found
 
@@ -165,6 +173,8 @@ class Tokenizer:
                 "training.subword_sampling: a vocabulary of characters has no other segmentations: set it to 0"
             ) from None
         ways = [tuple(way) for way in found]
+        if not text.startswith(SPACE):  # a part: the space that SentencePiece puts before it is none of it
+            ways = [way[1:] for way in ways if self._model.id_to_piece(way[0]) == SPACE]
         return [way for way in ways if "".join(self.pieces(way)) == text] or [word]
 
     def _dropped(self, word: tuple[int, ...], share: float) -> list[tuple[int, ...]]:

@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import sentencepiece
 
 import nmt
 from nmt.errors import CheckpointError, DataError
-from nmt.tokenizer import BOS, EOS, PAD, SHORT, SPACE, UNK, Tokenizer, altered, train
+from nmt.tokenizer import BOS, EOS, PAD, PART, SPACE, UNK, Tokenizer, altered, train
 
 LINES = [
     "the cat sat on the mat and the dog sat on the cat",
@@ -315,14 +316,19 @@ def test_unigram_samples_follow_the_model() -> None:
     assert len({tuple(ids) for ids in drawn[0.1]}) > 3
 
 
-def test_a_line_without_spaces_is_sampled_too_and_not_kept() -> None:
-    """It is one word, so unlikely that its p^alpha is nothing in floating point."""
-    tokenizer = trained("unigram")
-    (best,) = tokenizer.encode(["thecatsatonthemat" * 40])
-    drawn = tokenizer.resample([best] * 30, 1.0, 1)
-    assert drawn.count(best) > 5, "the best is drawn more often than others"
-    assert len(set(map(tuple, drawn))) > 1
-    assert all(len(word) <= SHORT for word, _ in tokenizer._known)
+@subwords
+def test_a_line_without_spaces_is_sampled_in_parts_which_are_not_kept(model: str) -> None:
+    """It is one word: drawn as a whole it would seldom change, or not at all where a letter is spelled in bytes."""
+    tokenizer = trained(model, byte_fallback=True)
+    text = "thecatsatonthemat" * 20
+    (best,) = tokenizer.encode([f"{text}日{text}"])
+    drawn = tokenizer.resample([best] * 30, 0.5, 1)
+    assert tokenizer.decode(drawn) == [f"{text}日{text}"] * 30
+    assert len(set(map(tuple, drawn))) == 30
+    assert all(len(word) < PART for word, _ in tokenizer._known)
+    ends = [set(accumulate(map(len, tokenizer.pieces(ids)))) for ids in (best, *drawn)]
+    alike = [len(one & ends[0]) / len(one | ends[0]) for one in ends[1:]]
+    assert 0.3 < min(alike) < max(alike) < 1, "the best segmentation changes here and there"
 
 
 def test_bpe_without_merges_is_characters() -> None:
