@@ -10,12 +10,13 @@ import torch
 
 from nmt import metrics
 from nmt.data import by_length, collate
+from nmt.errors import DataError
 from nmt.hardware import Hardware
 from nmt.material import Material
 from nmt.model import Seq2Seq
 from nmt.progress import say
 from nmt.recipe import Recipe
-from nmt.translate import Member, Translator
+from nmt.translate import SCORED, Member, Translator
 
 
 class Validation:
@@ -28,6 +29,14 @@ class Validation:
         self.references = material.valid.target[:count]
         self.model, self.recipe, self.hardware = model, recipe, hardware
         self.pairs = (material.source.encode(self.sources), material.target.encode(self.references))
+        self.lengths = [max(map(len, pair)) + 1 for pair in zip(*self.pairs, strict=True)]
+        self.read = [row for row, length in enumerate(self.lengths) if length <= SCORED]  # at once
+        if more := count - len(self.read):
+            say(
+                f"warning: {more:,} of {count:,} pairs of valid have over {SCORED:,} pieces: perplexity leaves them out"
+            )
+        if not self.read:
+            raise DataError("valid has too long pairs alone: a pair should be a sentence and its translation")
         self.search = recipe.search.model_copy(update={"method": "greedy", "language_model": None})
         self.member = Member(model, material.source, material.target)
 
@@ -49,9 +58,9 @@ class Validation:
     def _nll(self, count: int) -> float:
         """Nats per target piece, without smoothing."""
         total = tokens = 0.0
-        lengths = [max(map(len, pair)) + 1 for pair in zip(*self.pairs, strict=True)][:count]
-        for rows in by_length(lengths, self.recipe.training.batch_tokens):
-            batch = collate([self.pairs[0][row] for row in rows], [self.pairs[1][row] for row in rows])
+        read = self.read[:count]
+        for places in by_length([self.lengths[row] for row in read], self.recipe.training.batch_tokens):
+            batch = collate(*([side[read[place]] for place in places] for side in self.pairs))
             with self.hardware.autocast():
                 loss = self.model.loss(batch.to(self.hardware.device))
             total, tokens = total + float(loss.nll), tokens + loss.count

@@ -32,9 +32,21 @@ from toy import (
     write_split,
 )
 
-from nmt import Translator, checkpoint, corrections, hardware, material, run, starter, trainer, translation, tune
+from nmt import (
+    Translator,
+    checkpoint,
+    corrections,
+    hardware,
+    material,
+    run,
+    starter,
+    trainer,
+    translation,
+    tune,
+    validation,
+)
 from nmt.data import collate
-from nmt.errors import CallError, CheckpointError, RecipeError
+from nmt.errors import CallError, CheckpointError, DataError, RecipeError
 from nmt.metrics import bleu
 from nmt.recipe import Data, changed, load
 from nmt.validation import Validation
@@ -153,6 +165,23 @@ def test_a_validation_says_what_the_model_says_of_valid(toy: Toy, monkeypatch: p
     nats = -sum(pair.log_prob for pair in scored) / sum(len(pair.log_probs) for pair in scored)
     assert said["loss"] == pytest.approx(nats, rel=1e-4)
     assert said["decoding"] == "greedy, the first 100 pairs of valid"
+
+
+def test_a_pair_of_valid_that_is_too_long_costs_no_training(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = load(str(toy.recipe))
+    whole = translation.job(recipe, hardware.choose("cpu", "float32", 1), None).validate
+    longest = max(whole.lengths)
+    monkeypatch.setattr(validation, "SCORED", longest - 1)
+    work = translation.job(recipe, hardware.choose("cpu", "float32", 1), None)
+    assert 0 < len(work.validate.read) < len(whole.read)
+    assert f"pairs of valid have over {longest - 1} pieces: perplexity leaves them out" in capsys.readouterr().err
+    work.model.eval()
+    assert 0 < work.validate(False)["loss"] < 10
+    monkeypatch.setattr(validation, "SCORED", 1)
+    with pytest.raises(DataError, match="valid has too long pairs alone"):
+        translation.job(recipe, hardware.choose("cpu", "float32", 1), None)
 
 
 def test_what_a_run_leaves(toy: Toy) -> None:
