@@ -205,10 +205,11 @@ class _Search(Generic[S]):
         position = len(self.records)
         if position < len(request.prefix):
             return [request.prefix[position]]
-        if 0 <= position - len(request.prefix) < len(request.after):
-            place = 0
-            for piece in self._last(row, position - len(request.prefix)):
-                place = request.after[place].get(piece, len(request.after)) if place < len(request.after) else place
+        place, written = 0, position - len(request.prefix)
+        if written < len(request.after):  # each piece leads at least a place further
+            for piece in self._last(row, written):
+                if place < len(request.after):
+                    place = request.after[place].get(piece, len(request.after))
             if place < len(request.after):
                 return list(request.after[place])
         return [self.eos] if position >= request.longest else []
