@@ -62,7 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.copymode(path, temporary)  # who may read it is not ours to change
         yield temporary
-        with open(temporary, "rb") as file:
+        with open(temporary, "r+b") as file:  # to read alone, Windows has nothing to sync
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:

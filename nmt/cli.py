@@ -492,9 +492,10 @@ def _writing(path: Path | None) -> Iterator[IO[str]]:
     if path.suffix in PACKED:
         raise CallError(f"--output {path}: text is written as it is: name {path.with_suffix('')}, and pack that")
     with contextlib.ExitStack() as stack:
-        whole = not path.exists() or path.is_file()
+        # /dev/stdout is a file where it is redirected, which has what others wrote before
+        whole = (not path.exists() or path.is_file()) and path.absolute().parts[1] not in ("dev", "proc")
         place = stack.enter_context(replacing(path.resolve())) if whole else path
-        yield stack.enter_context(open(place, "w", encoding="utf-8", newline="\n"))
+        yield stack.enter_context(open(place, "w" if whole else "a", encoding="utf-8", newline="\n"))
 
 
 def _stdin_lines() -> Iterator[str]:
@@ -509,7 +510,8 @@ def _stdin_lines() -> Iterator[str]:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    print(f"nmt: {message}", file=sys.stderr)
+    if sys.stderr:  # else print would write it among the results
+        print(f"nmt: {message}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -233,7 +233,11 @@ def stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) -> 
     from datasets import Dataset
     from datasets.exceptions import DatasetGenerationError
 
+    made = False
+
     def rows() -> Iterator[dict[str, str]]:
+        nonlocal made
+        made = True
         for source, target in pairs():
             yield {"source": source, "target": target}
 
@@ -241,6 +245,10 @@ def stored(pairs: Callable[[], Iterator[Pair]], name: str, fingerprint: str) -> 
     for again in (False, True):
         try:
             kept = Dataset.from_generator(rows, _features(), cache_dir=str(folder), fingerprint=fingerprint)
+            if made:
+                on_disk(kept)
+            elif kept.info.splits and kept.info.splits["train"].num_examples != len(kept):
+                raise ValueError("cut short")  # where a batch ends, which is no error to Arrow
         except DatasetGenerationError as error:
             if isinstance(error.__cause__, DataError):
                 raise error.__cause__ from None
@@ -276,6 +284,13 @@ def cache(part: str) -> Path:
     return folder
 
 
+def on_disk(table: Dataset) -> None:
+    """Wait until the files of a table are on the disk, so that a power cut cannot shorten them. Raises OSError."""
+    for file in table.cache_files:
+        with open(file["filename"], "r+b") as opened:
+            os.fsync(opened.fileno())
+
+
 def unwritten(folder: Path, error: Exception) -> DataError:
     """What to raise where a folder of `cache` cannot be written."""
     problem = (isinstance(error, OSError) and error.strerror) or error
@@ -289,7 +304,7 @@ def quiet() -> None:
 
     datasets.logging.set_verbosity_error()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    if not sys.stderr.isatty() and "HF_DATASETS_DISABLE_PROGRESS_BARS" not in os.environ:
+    if not (sys.stderr and sys.stderr.isatty()) and "HF_DATASETS_DISABLE_PROGRESS_BARS" not in os.environ:
         datasets.disable_progress_bars()
 
 

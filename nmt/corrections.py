@@ -31,6 +31,7 @@ def append(folder: Path, languages: tuple[str, str], source: str, target: str, m
         raise DataError("a correction needs a source sentence and a translation: one of them is empty")
     path = folder / f"{languages[0]}-{languages[1]}.tsv"
     pair = "\t".join(fields)
+    model = " ".join(model.encode("utf-8", "replace").decode().split())  # the name of a folder may have anything in it
     row = f"{pair}\t{datetime.now(UTC).isoformat(timespec='seconds')}\t{model}\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from nmt.corpus import Corpus, cache, unwritten
+from nmt.corpus import Corpus, cache, on_disk, unwritten
 from nmt.errors import DataError
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
@@ -337,10 +337,16 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer) -> tuple[Ra
 
     _tidy(folder, "tmp*")
     try:
+        there = (folder / f"{key}.arrow").is_file()
         try:
             table = mapped(cached=True)
+            damaged = len(table) != len(corpus)  # cut short where a batch ends
         except (ArrowInvalid, OSError):  # damaged, or the disk is full, which is told the second time
+            damaged = True
+        if damaged:
             table = mapped(cached=False)
+        if damaged or not there:
+            on_disk(table)
     except OSError as error:
         raise unwritten(folder, error) from None
     return Ragged(table.data.column("source_ids")), Ragged(table.data.column("target_ids"))

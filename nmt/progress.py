@@ -32,7 +32,7 @@ class _Patient(Console):
 
 def console() -> Console:
     """A console on the standard error of this moment, where it has one."""
-    silent = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK") != "0"
+    silent = int(os.environ.get("WORLD_SIZE") or 1) > 1 and os.environ.get("RANK") != "0"
     # without emoji `:dog:` in a text stays
     return _Patient(stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=silent)
 

@@ -59,7 +59,7 @@ def tune(
         say(f"{count:,} pairs to learn, {recipe.data.source} to {recipe.data.target}, first: {shown(*first)}")
     new = folder or old.resolve().with_name(f"{old.resolve().name}-tuned")
     times, learnt = repetitions(count), [one.digest for one in pairs]
-    if resume and (new / checkpoint.RECIPE).is_file():
+    if resume and (new / checkpoint.INFO).is_file():
         if checkpoint.read_json(new / checkpoint.INFO).get(LEARNT, learnt) != learnt:
             raise CallError(
                 f"{new} was tuned with other pairs, of which it has learnt: choose another folder with --out"

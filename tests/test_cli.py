@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -679,6 +680,25 @@ def test_output_is_written_whole_or_not_at_all(toy: Toy, monkeypatch: pytest.Mon
     assert call("translate", toy.fixed, "--input", "in.en", "--output", "new/out.de").status == 0
     assert call("translate", toy.fixed, "--input", "in.en", "--output", "in.en").status == 0  # onto itself
     assert Path("in.en").read_text() == Path("new/out.de").read_text()
+
+
+def test_standard_output_by_its_name_adds_to_what_is_there(toy: Toy, tmp_path: Path) -> None:
+    kept = tmp_path / "out.txt"
+    kept.write_text("earlier\n")
+    with open(kept, "a") as out:
+        command = [sys.executable, "-m", "nmt", "translate", str(toy.attention), "--output", "/dev/stdout"]
+        done = subprocess.run(command, input="kala\n", stdout=out, text=True, check=False)
+    assert done.returncode == 0
+    assert len(kept.read_text().splitlines()) == 2
+    assert kept.read_text().startswith("earlier\n")
+
+
+@pytest.mark.parametrize("command", [["data", "starter-en-de"], ["info", "nowhere"]])
+def test_without_standard_error_nothing_is_said(command: list[str], tmp_path: Path) -> None:
+    run = f"{shlex.quote(sys.executable)} -m nmt {' '.join(command)} 2>&-"
+    done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if command[0] == "data" else 2)
+    assert "nmt:" not in done.stdout
 
 
 def test_output_may_be_a_link_or_a_device_and_input_a_pipe(toy: Toy) -> None:

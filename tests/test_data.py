@@ -858,6 +858,37 @@ def test_rows_that_cannot_be_kept_are_told(monkeypatch: pytest.MonkeyPatch) -> N
         data.prepare(many(), Words(), Words())
 
 
+def shorten(file: Path) -> None:
+    """The first rows of a table, as a power cut may leave it: an Arrow file that ends where a batch ends."""
+    with pa.memory_map(str(file)) as opened:
+        table = pa.ipc.open_stream(opened).read_all().slice(0, 2)
+        whole = table.combine_chunks().to_batches()
+        lines = pa.BufferOutputStream()
+        with pa.ipc.new_stream(lines, table.schema) as out:
+            for batch in whole:
+                out.write_batch(batch)
+    file.write_bytes(lines.getvalue().to_pybytes())
+
+
+def test_a_cache_that_was_cut_short_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NMT_CACHE", str(tmp_path / "cache"))
+    rows = [(f"one {n}", f"eins {n}") for n in range(9)]
+
+    def read() -> Corpus:
+        return corpus.stored(lambda: iter(rows), "pairs", "f" * 32)
+
+    assert len(read()) == 9
+    (file,) = (tmp_path / "cache").rglob("generator-train.arrow")
+    shorten(file)
+    found = read()
+    assert list(zip(found.source, found.target, strict=True)) == rows
+    words = train([text for row in rows for text in row], "unigram", 20, threads=1)
+    before = [side.lengths.tolist() for side in data._tokenised(found, words, words)]
+    (file,) = (tmp_path / "cache" / "ids").glob("*.arrow")
+    shorten(file)
+    assert [side.lengths.tolist() for side in data._tokenised(found, words, words)] == before
+
+
 # ---- Tensors ---------------------------------------------------------------------------------------------------------
 
 

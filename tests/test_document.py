@@ -248,7 +248,8 @@ def test_corrections_are_a_table_that_can_be_trained_on(tmp_path: Path) -> None:
     assert corrections.append(folder, ("de", "en"), "Eins", "One", "m")[0].name == "de-en.tsv"
     edited = folder / "de-en.tsv"
     edited.write_bytes("de\ten\nGrün\tGreen\told\tm".encode("latin-1"))  # by a program of other habits
-    corrections.append(folder, ("de", "en"), "Zwei", "Two", "m")
+    corrections.append(folder, ("de", "en"), "Zwei", "Two", "a\tname\nof a folder \udcff")
+    assert edited.read_bytes().endswith(b"\ta name of a folder ?\n")
     lines = edited.read_bytes().splitlines()
     assert lines[1] == "Grün\tGreen\told\tm".encode("latin-1")
     assert lines[2].startswith(b"Zwei\tTwo\t")
