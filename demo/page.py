@@ -38,7 +38,7 @@ from nmt.recipe import Search
 from nmt.search import lp
 from nmt.service import BusyError, Service
 from nmt.tokenizer import whole
-from nmt.translate import Translation
+from nmt.translate import Translation, distinct
 
 from . import view
 
@@ -304,7 +304,8 @@ class Page:
                         if turn.number != number:  # what was on its way may have come after the page was cleared
                             yield self.nothing(label) if turn.empty else (gr.skip(),) * 4
                             return
-                        work = replace(work, done=(*work.done, translation))
+                        best, *others = distinct([translation, *translation.alternatives])  # what was drawn may not be
+                        work = replace(work, done=(*work.done, replace(best, alternatives=others)))
                         if place == len(asked) or not asked[place].done():
                             whole = len(work.done) == len(sentences)  # before, a change would be lost
                             yield work.text, work.shown(), work if whole else None, NOTHING
@@ -327,11 +328,8 @@ class Page:
         """
         if work is None or work.chosen >= len(work.done):
             return "", "", NOTHING, None, gr.update(visible=False), None
-        first: dict[str, int] = {}  # of each text, which may have been drawn several times
         found = [work.translation, *work.translation.alternatives]
-        for place, one in enumerate(found):
-            first.setdefault(one.text, place)
-        best = [(f"{text}   ({found[place].score:.2f})", place) for text, place in first.items()]
+        best = [(f"{one.text}   ({one.score:.2f})", place) for place, one in enumerate(found)]
         return (
             work.source,
             work.translation.text,

@@ -337,15 +337,14 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer) -> tuple[Ra
 
     _tidy(folder, "tmp*")
     try:
-        there = (folder / f"{key}.arrow").is_file()
+        made = not (folder / f"{key}.arrow").is_file()
         try:
             table = mapped(cached=True)
-            damaged = len(table) != len(corpus)  # cut short where a batch ends
+            if len(table) != len(corpus):
+                raise ArrowInvalid("cut short")  # where a batch ends, which is no error to Arrow
         except (ArrowInvalid, OSError):  # damaged, or the disk is full, which is told the second time
-            damaged = True
-        if damaged:
-            table = mapped(cached=False)
-        if damaged or not there:
+            made, table = True, mapped(cached=False)
+        if made:
             on_disk(table)
     except OSError as error:
         raise unwritten(folder, error) from None

@@ -86,8 +86,8 @@ def _line(parts: Sequence[tuple[str, str, str]], texts: Sequence[str]) -> str:
     line = parts[0][0] + texts[0]
     for ((_, old, after), (before, following, _)), (text, more) in zip(pairwise(parts), pairwise(texts), strict=True):
         space = after + before
-        known = {"": _joint(old, following, _SOLID + _DENSE), " ": not _joint(old, following, _SOLID)}
-        if text and more and known.get(space):  # it is as their language has it
+        usual = space == gap(old, following) or (not space and _joint(old, following, _DENSE))
+        if text and more and usual:
             space = gap(text, more)
         line += space + more
     return line + parts[-1][2]

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
@@ -207,20 +208,18 @@ class _Search(Generic[S]):
             return [request.prefix[position]]
         place, written = 0, position - len(request.prefix)
         if written < len(request.after):  # each piece leads at least a place further
-            for piece in self._last(row, written):
+            for piece in [record.tokens[at] for record, at in islice(self._back(row), written)][::-1]:
                 if place < len(request.after):
                     place = request.after[place].get(piece, len(request.after))
             if place < len(request.after):
                 return list(request.after[place])
         return [self.eos] if position >= request.longest else []
 
-    def _last(self, row: int, count: int) -> list[int]:
-        """The last pieces of a row."""
-        found: list[int] = []
-        for record in self.records[len(self.records) - count :][::-1]:
-            found.append(record.tokens[row])
+    def _back(self, row: int) -> Iterator[tuple[_Record, int]]:
+        """The steps that led to a row, the last one first, each with the row of its record."""
+        for record in reversed(self.records):
+            yield record, row
             row = record.parents[row]
-        return found[::-1]
 
     def advance(self, log_probs: Tensor) -> Tensor:
         """Choose the next pieces, move the state to them, drop what is done; the pieces (N',) to go on with."""
@@ -302,13 +301,11 @@ class _Search(Generic[S]):
         ids: list[int] = []
         log_probs = [last]
         looks = [weights[row]] if self.attention and weights is not None else []
-        at = row
-        for record in reversed(self.records):
+        for record, at in self._back(row):
             ids.append(record.tokens[at])
             log_probs.append(record.log_probs[at])
-            at = record.parents[at]
             if record.attention is not None:
-                looks.append(record.attention[at])
+                looks.append(record.attention[record.parents[at]])
         score = total / lp(len(log_probs), self.options.length_penalty)
         if self.coverage is not None:
             covered = self.coverage[row].clamp(max=1.0)

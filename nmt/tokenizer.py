@@ -222,19 +222,15 @@ class Tokenizer:
         The last piece may go on behind the text. What leads nowhere is left out.
         """
         ways: list[dict[int, int]] = [{} for _ in text]
+        names = list(self._written)
         for at in reversed(range(len(text))):
-            rest = text[at:]
-            ways[at] = dict.fromkeys(self._longer(rest), len(text))
+            longer = names[bisect_left(names, text[at:]) : bisect_left(names, text[at:] + LAST)]
+            ways[at] = {self._written[name]: len(text) for name in longer}
             for end in range(at + 1, len(text)):
                 piece = self._written.get(text[at:end])
                 if piece is not None and ways[end]:
                     ways[at][piece] = end
         return ways
-
-    def _longer(self, start: str) -> list[int]:
-        """The pieces that begin so."""
-        names = list(self._written)
-        return [self._written[name] for name in names[bisect_left(names, start) : bisect_left(names, start + LAST)]]
 
     @cached_property
     def _written(self) -> dict[str, int]:

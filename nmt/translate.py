@@ -62,6 +62,14 @@ class Translation:
     alternatives: list[Translation] = field(default_factory=list)
 
 
+def distinct(found: Iterable[Translation]) -> list[Translation]:
+    """The first of each text."""
+    first: dict[str, Translation] = {}
+    for one in found:
+        first.setdefault(one.text, one)
+    return list(first.values())
+
+
 def nbest_texts(translation: Translation, nbest: int) -> list[str]:
     """Exactly so many texts, the best first; where search found fewer, the last one again."""
     texts = [one.text for one in (translation, *translation.alternatives)][:nbest]
@@ -488,8 +496,7 @@ class Translator:
             return Translation("", 0.0, [], [], [])
         count = min(nbest, *(len(found) for _, found in pairs))
         found = [self._joined(pairs, rank) for rank in range(count)]
-        first = {one.text: rank for rank, one in reversed([*enumerate(found)])}
-        best, *others = (one for rank, one in enumerate(found) if drawn or first[one.text] == rank)
+        best, *others = found if drawn else distinct(found)
         return replace(best, alternatives=others)
 
     def _joined(self, pairs: Sequence[tuple[_Part, list[Hypothesis]]], rank: int) -> Translation:

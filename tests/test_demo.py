@@ -412,6 +412,12 @@ def test_what_is_not_searched_for_is_rated_like_what_is(page: Any) -> None:
     assert pressed.others[0].score == pytest.approx(one.score)
 
 
+def test_what_was_drawn_several_times_is_there_once(page: Any) -> None:
+    *_, (_, _, work, _) = asked(page, LINES[0], nbest=5, sampling=True, temperature=0.0)
+    assert work.translation.alternatives == []
+    assert not page.chosen(work, False)[2]["visible"]
+
+
 def test_the_model_goes_on_from_a_corrected_beginning(page: Any) -> None:
     work = translated(page, LINES[0])
     beginning = translated(page, LINES[3]).translation.text.split()[0]
