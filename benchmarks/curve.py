@@ -29,7 +29,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from nmt import checkpoint, corpus, tokenizer
+from nmt import checkpoint, corpus, disk, tokenizer
 from nmt.errors import DataError
 
 HERE = Path(__file__).parent
@@ -174,7 +174,7 @@ def main() -> None:
             said = f"{system}, {size:,} pairs: {found[system][size]:.2f} after {minutes(folder):.0f} minutes"
             print(said, file=sys.stderr, flush=True)
         figures = out / "learning-curve.json"
-        checkpoint.write_text(figures, json.dumps(found, indent=1))
+        disk.write_text(figures, json.dumps(found, indent=1))
         draw(figures)
     print("| pairs | " + " | ".join(found) + " |\n|" + "--:|" * (len(found) + 1))
     for size in given.sizes:

@@ -19,10 +19,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import secrets
-import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,110 +29,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from nmt.disk import replacing, write_bytes, write_json, write_text
 from nmt.errors import CallError, CheckpointError
 from nmt.recipe import AnyRecipe, R, Recipe, Task, dump, parse_as
-
-if sys.platform != "win32":
-    import fcntl
 
 FORMAT = 1
 RECIPE, INFO = "recipe.yaml", "model.json"
 WEIGHTS, STATE, METRICS = "model.safetensors", "training/state.pt", "metrics.jsonl"
 RETIRED = ("r_drop", "word_dropout")  # of `training`, in the recipes of older versions: a trained model does without
-UNFINISHED = ".part"  # the end of a file's name while it is being written
-
-
-def _unfinished(path: Path) -> Path:
-    """A name of its own beside `path`, on the same disk, for what will take its place."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when all went well. Raises CheckpointError on a full disk."""
-    # named before it is made: a signal in between must find it
-    temporary = _unfinished(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
-        if path.exists():
-            shutil.copymode(path, temporary)  # who may read it is not ours to change
-        yield temporary
-        with open(temporary, "r+b") as file:  # to read alone, Windows has nothing to sync
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        if isinstance(error, FileExistsError):
-            reason = f"{error.filename} is a file, no folder"
-        raise CheckpointError(f"{path}: cannot be written: {reason}; what was saved before is untouched") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the folder and keep other processes from writing to it; the lock ends with the process, however it ends.
-
-    Raises CallError where another process has it, or where it cannot be made.
-    """
-    own = not folder.exists()
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if sys.platform != "win32":
-                handle = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, handle)
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CallError(f"{folder}: another process writes to it: wait, or choose another with --out") from None
-        except OSError as error:
-            if not folder.is_dir():
-                raise CallError(f"{folder}: cannot be made: {error.strerror}: choose another with --out") from None
-            # else a file system without locks
-        try:
-            yield
-        finally:
-            if own:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()  # only where nothing was written
-
-
-@contextlib.contextmanager
-def new(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder` when all went well. Raises CheckpointError where that cannot be made."""
-    temporary = _unfinished(folder)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.rename(temporary, folder)
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be made: {error.strerror}: choose another with --out") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def clean(folder: Path) -> None:
-    """Remove the files that a killed process left half written."""
-    for place in (folder, (folder / STATE).parent):
-        for unfinished in place.glob(f".*{UNFINISHED}"):
-            if unfinished.is_file():  # a folder may be an export that is under way
-                unfinished.unlink()
-
-
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def split(folders: str | Path) -> list[Path]:

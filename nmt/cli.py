@@ -484,7 +484,7 @@ def _writing(path: Path | None) -> Iterator[IO[str]]:
         yield _results()
         sys.stdout.flush()
         return
-    from nmt.checkpoint import replacing
+    from nmt.disk import replacing
     from nmt.formats import PACKED
 
     if path.is_dir():

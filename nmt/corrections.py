@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from nmt.disk import lock
 from nmt.errors import DataError
 from nmt.formats import CORRECTED, one_line
-
-if sys.platform != "win32":
-    import fcntl
 
 
 def append(folder: Path, languages: tuple[str, str], source: str, target: str, model: str) -> tuple[Path, bool]:
@@ -37,8 +34,7 @@ def append(folder: Path, languages: tuple[str, str], source: str, target: str, m
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            if sys.platform != "win32":
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            lock(handle, wait=True)
             kept = path.read_bytes()
             same = (line for line in reversed(kept.splitlines()) if line.startswith(f"{fields[0]}\t".encode()))
             if next(same, b"").startswith(f"{pair}\t".encode()):

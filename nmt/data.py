@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmt.corpus import Corpus, cache, on_disk, unwritten
+from nmt.disk import clean, whole
 from nmt.errors import DataError
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
@@ -244,12 +244,10 @@ def prepare(
             rows, filtered = content["rows"], Filtered(*content["filtered"].tolist())
     except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # not there yet, or damaged
         rows, filtered = _filter(corpus, ids[0].lengths, ids[1].lengths, *rules)
-        _tidy(file.parent, "*.part")
-        part = file.with_name(f"{key}.{os.getpid()}.part")
+        clean(file.parent)
         try:
-            with open(part, "wb") as out:
+            with whole(file) as temporary, open(temporary, "wb") as out:
                 np.savez(out, rows=rows, filtered=np.array(list(asdict(filtered).values())))
-            part.replace(file)
         except OSError as error:
             raise unwritten(file.parent, error) from None
     if not filtered.kept:
@@ -335,7 +333,7 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer) -> tuple[Ra
             desc="Tokenising",
         )
 
-    _tidy(folder, "tmp*")
+    _tidy(folder)
     try:
         made = not (folder / f"{key}.arrow").is_file()
         try:
@@ -351,9 +349,9 @@ def _tokenised(corpus: Corpus, source: Tokenizer, target: Tokenizer) -> tuple[Ra
     return Ragged(table.data.column("source_ids")), Ragged(table.data.column("target_ids"))
 
 
-def _tidy(folder: Path, pattern: str) -> None:
-    """Remove what processes that were killed left half written, a day ago or before."""
-    for unfinished in folder.glob(pattern):
+def _tidy(folder: Path) -> None:
+    """Remove what `datasets` left half written where it was killed, a day ago or before."""
+    for unfinished in folder.glob("tmp*"):
         with contextlib.suppress(OSError):
             if time.time() - unfinished.stat().st_mtime > DAY:
                 unfinished.unlink()

@@ -18,7 +18,7 @@ from itertools import islice, repeat, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nmt import checkpoint
+from nmt import checkpoint, disk
 from nmt.corpus import Corpus, MissingSplitError
 from nmt.errors import CallError, CheckpointError
 from nmt.formats import Pair
@@ -71,13 +71,13 @@ def distill(system: str, out: Path, reverse: str | None = None, nbest: int = 1, 
     student = _student(checkpoint.read(checkpoint.split(system)[0]).recipe, out)
     others = dict(_splits(data))
     train = others.pop("train")
-    with checkpoint.locked(out):
-        checkpoint.clean(out)
+    with disk.locked(out):
+        disk.clean(out)
         _make(journal, teacher, train, back, nbest)
         lines = _write(out, "train", languages, _pairs(journal))
         for split, pairs in others.items():
             _write(out, split, languages, zip(pairs.source, pairs.target, strict=True))
-        checkpoint.write_text(out / RECIPE, dump(student))
+        disk.write_text(out / RECIPE, dump(student))
         journal.unlink()
     return lines - len(train)
 
@@ -170,7 +170,7 @@ def _write(out: Path, split: str, languages: Pair, pairs: Iterable[Pair]) -> int
     """Write two aligned files, both of them or none; their lines."""
     count = 0
     with contextlib.ExitStack() as stack:
-        places = [stack.enter_context(checkpoint.replacing(out / f"{split}.{language}")) for language in languages]
+        places = [stack.enter_context(disk.replacing(out / f"{split}.{language}")) for language in languages]
         files = [stack.enter_context(open(place, "w", encoding="utf-8", newline="\n")) for place in places]
         for pair in pairs:
             count += 1

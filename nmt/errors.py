@@ -28,7 +28,7 @@ class DataError(NmtError):
 
 
 class CheckpointError(NmtError):
-    """A model folder that cannot be read or written."""
+    """A model folder that cannot be read or written, or another file that cannot be written."""
 
 
 class StoppedError(NmtError):

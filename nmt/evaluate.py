@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from nmt import checkpoint, metrics, plots, spacing
-from nmt.checkpoint import split, write_json, write_text
+from nmt.checkpoint import split
 from nmt.corpus import Corpus
+from nmt.disk import write_json, write_text
 from nmt.errors import CallError, CheckpointError, DataError
 from nmt.formats import language_of, read_lines, unpacked
 from nmt.material import load_split, test_parts

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nmt import attention, checkpoint, lexicon
+from nmt import attention, checkpoint, disk, lexicon
 from nmt.cells import Layer, Recurrent
 from nmt.context import Bridge
 from nmt.decoder import Decoder
@@ -84,18 +84,18 @@ def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0)
             weights = apart([graphs[DECODER], graphs[GREEDY]])
     except ImportError:
         raise CallError(f"exporting {MISSING}") from None
-    with checkpoint.new(out) as part:
+    with disk.new(out) as part:
         if shortlist:
             output = member.model.decoder.output
             tensors = output_layer(output.weight, output.bias, precision) | _lexicon(saved.recipe, member, shortlist)
             checkpoint.write_tensors(part / SHORTLIST, tensors)
-        checkpoint.write_bytes(part / SHARED, weights)
+        disk.write_bytes(part / SHARED, weights)
         for name, graph in graphs.items():
-            checkpoint.write_bytes(part / name, graph.SerializeToString())
+            disk.write_bytes(part / name, graph.SerializeToString())
         for side in ("source.model", "target.model"):
-            checkpoint.write_bytes(part / side, (folder / side).read_bytes())
+            disk.write_bytes(part / side, (folder / side).read_bytes())
         checkpoint.write_recipe(part, changed(saved.recipe, ["search.precision=float32"]))  # the graphs have their own
-        checkpoint.write_json(part / checkpoint.INFO, saved.info | {"exported": precision, "shortlist": shortlist})
+        disk.write_json(part / checkpoint.INFO, saved.info | {"exported": precision, "shortlist": shortlist})
     return sum(file.stat().st_size for file in out.iterdir())
 
 

@@ -24,8 +24,8 @@ from statistics import fmean
 import yaml
 
 from nmt import corpus, holdout, recipe, spacing, tokenizer
-from nmt.checkpoint import write_text
 from nmt.corpus import Corpus
+from nmt.disk import write_text
 from nmt.errors import CallError, DataError
 from nmt.formats import READERS, Pair, kind, language_of
 from nmt.progress import say, shown

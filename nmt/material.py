@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from nmt import checkpoint, corpus, holdout, lexicon, starter, tokenizer
+from nmt import checkpoint, corpus, disk, holdout, lexicon, starter, tokenizer
 from nmt.corpus import Corpus, Overlap
 from nmt.data import Batch, Batches, Filtered, TrainingSet, prepare
 from nmt.errors import CallError, CheckpointError, RecipeError
@@ -122,7 +122,7 @@ def train_tokenizers(recipe: Recipe, train: Corpus) -> tuple[Tokenizer, Tokenize
             continue
         say(f"training the tokenizer on {len(train):,} pairs")
         found.append(_train_tokenizer(spec, chain(*texts)))
-        checkpoint.write_bytes(file, found[-1].proto)
+        disk.write_bytes(file, found[-1].proto)
     return found[0], found[-1]
 
 

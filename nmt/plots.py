@@ -9,7 +9,6 @@ Letters: `S` source length, `T` target length, in pieces.
 """
 
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
@@ -25,6 +24,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from nmt.disk import replacing
 
 Array = npt.NDArray[np.float64]
 Corner = Literal["upper right", "lower right", "best"]
@@ -284,12 +285,6 @@ def _legend(axes: Axes, handles: Mapping[str, Artist], corner: Corner) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     """Write the whole picture beside its place, then move it there; a letter that no font has becomes a box."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"Glyph .* missing from (current )?font")
-            figure.savefig(temporary, format=path.suffix[1:] or "png", facecolor="white")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from (current )?font")
+        figure.savefig(temporary, format=path.suffix[1:] or "png", facecolor="white")

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nmt import checkpoint, corpus, hardware
+from nmt import checkpoint, corpus, disk, hardware
 from nmt.data import Array, Batch, Batches, TrainingSet
 from nmt.errors import CallError
 from nmt.examples import FILE, Compressed, Examples, stamped
@@ -45,8 +45,8 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
     material = gather(recipe, (member.source, member.target))
     warn_of(overlaps(recipe, material.corpus, material.valid))
     say(f"reading {material.filtered}")
-    with checkpoint.locked(folder):
-        checkpoint.clean(folder)
+    with disk.locked(folder):
+        disk.clean(folder)
         found = _read(member.model, material.train, machine, member.stamp)
         found.write(folder, more)
     size = (folder / FILE).stat().st_size / 1e6

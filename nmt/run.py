@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from nmt import __version__, checkpoint
+from nmt import __version__, checkpoint, disk
 from nmt import recipe as recipes
 from nmt.errors import CallError, CheckpointError, RecipeError
 from nmt.group import Group, join
@@ -146,7 +146,7 @@ def evaluate(other: Shape, folder: Path, changes: Iterable[str]) -> Any:
     """What the test split of its recipe says of a model that does not translate; kept in evaluation.json."""
     result = other.evaluate(folder, changes)
     try:
-        checkpoint.write_json(folder / "evaluation.json", result.to_json())
+        disk.write_json(folder / "evaluation.json", result.to_json())
     except CheckpointError as error:
         say(f"warning: the evaluation is not kept: {error}")
     return result
@@ -164,7 +164,7 @@ def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -
         state, over = None, False
         if group.first:
             _refuse(recipe, folder, resume)
-            stack.enter_context(checkpoint.locked(folder))
+            stack.enter_context(disk.locked(folder))
             state = checkpoint.read_state(folder) if resume else None
             over = _over(folder, state, recipe)
             if resume and state is None and not over:
@@ -335,15 +335,15 @@ def _start(folder: Path, recipe: AnyRecipe, job: Job[Any], hardware: Hardware, f
             f"warning: the learning rate rises for training.warmup={recipe.training.warmup} of {updates:,} updates, "
             f"too long for so short a training: lower it, make batches smaller, or train longer"
         )
-    checkpoint.clean(folder)
+    disk.clean(folder, (folder / checkpoint.STATE).parent)
     if not fresh:
         checkpoint.update_info(folder, {"finished": False})
     checkpoint.write_recipe(folder, recipe)
     if fresh:
         (folder / checkpoint.METRICS).unlink(missing_ok=True)  # of a run killed before its first checkpoint
         for name, content in job.files.items():
-            checkpoint.write_bytes(folder / name, content)
-        checkpoint.write_json(folder / checkpoint.INFO, _facts(hardware) | dict(job.info))
+            disk.write_bytes(folder / name, content)
+        disk.write_json(folder / checkpoint.INFO, _facts(hardware) | dict(job.info))
 
 
 def _facts(hardware: Hardware) -> dict[str, Any]:
@@ -366,5 +366,5 @@ def _draw(folder: Path) -> None:
     try:
         if rows:
             plots.curves(rows, folder / "curves.png")
-    except OSError as error:
-        say(f"warning: {folder / 'curves.png'}: cannot be written: {error.strerror}")
+    except CheckpointError as error:
+        say(f"warning: {error}")

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nmt import checkpoint
-from nmt.errors import StoppedError, TrainingError, ending
+from nmt.errors import CheckpointError, StoppedError, TrainingError, ending
 from nmt.group import ALONE, Group
 from nmt.hardware import Hardware
 from nmt.loss import Loss
@@ -375,8 +375,13 @@ class _Metrics:
         self.board = _board(path.parent / "tensorboard") if tensorboard else None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: cannot be written: {error.strerror}: make room, go on with --resume"
+            ) from None
         if self.board is not None:
             for name, value in row.items():
                 if isinstance(value, float):

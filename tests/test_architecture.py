@@ -29,8 +29,9 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "search": (0, set()),
     "consensus": (0, set()),
     "starter": (0, set()),
-    "plots": (0, set()),
     "spacing": (0, set()),
+    "disk": (1, set()),
+    "plots": (2, {"disk"}),
     "metrics": (1, {"spacing"}),
     "recipe": (1, set()),
     "tokenizer": (1, set()),
@@ -39,14 +40,14 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "lexicon": (2, {"tokenizer"}),
     "loss": (2, {"hardware"}),
     "context": (1, {"cells"}),
-    "corrections": (2, {"formats"}),
+    "corrections": (2, {"disk", "formats"}),
     "document": (2, {"formats"}),
     "corpus": (2, {"formats"}),
     "holdout": (3, {"corpus", "formats"}),
-    "init": (4, {"checkpoint", "corpus", "formats", "holdout", "progress", "recipe", "spacing", "tokenizer"}),
-    "checkpoint": (2, {"recipe"}),
+    "init": (4, {"disk", "corpus", "formats", "holdout", "progress", "recipe", "spacing", "tokenizer"}),
+    "checkpoint": (2, {"disk", "recipe"}),
     "encoder": (2, {"cells", "context"}),
-    "data": (3, {"corpus", "hardware", "tokenizer"}),
+    "data": (3, {"disk", "corpus", "hardware", "tokenizer"}),
     "decoder": (2, {"attention", "cells", "context"}),
     "stepper": (3, {"cells", "context", "decoder", "hardware"}),
     "trainer": (3, {"group", "checkpoint", "hardware", "loss", "progress", "recipe"}),
@@ -74,13 +75,14 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "remember": (
         7,
-        {"checkpoint", "corpus", "data", "examples", "hardware", "material", "model", "progress", "tokenizer"}
+        {"disk", "checkpoint", "corpus", "data", "examples", "hardware", "material", "model", "progress", "tokenizer"}
         | {"translate"},
     ),
-    "distill": (10, {"checkpoint", "corpus", "formats", "material", "progress", "recipe", "run", "translate"}),
+    "distill": (10, {"disk", "checkpoint", "corpus", "formats", "material", "progress", "recipe", "run", "translate"}),
     "export": (
         7,
         {
+            "disk",
             "attention",
             "cells",
             "checkpoint",
@@ -97,7 +99,19 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "material": (
         4,
-        {"checkpoint", "group", "corpus", "data", "formats", "hardware", "holdout", "lexicon", "progress", "recipe"}
+        {
+            "disk",
+            "checkpoint",
+            "group",
+            "corpus",
+            "data",
+            "formats",
+            "hardware",
+            "holdout",
+            "lexicon",
+            "progress",
+            "recipe",
+        }
         | {"starter", "tokenizer"},
     ),
     "validation": (7, {"data", "hardware", "material", "metrics", "model", "progress", "recipe", "translate"}),
@@ -120,7 +134,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "run": (
         9,
-        {"group", "checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate"}
+        {"disk", "group", "checkpoint", "hardware", "job", "plots", "progress", "recipe", "trainer", "translate"}
         | {"translation"}
         | SHAPES,
     ),
@@ -130,7 +144,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     ),
     "evaluate": (
         7,
-        {"checkpoint", "formats", "material", "metrics", "plots", "progress", "spacing", "translate", "corpus"},
+        {"disk", "checkpoint", "formats", "material", "metrics", "plots", "progress", "spacing", "translate", "corpus"},
     ),
     "report": (5, {"checkpoint", "corpus", "data", "examples", "material", "model", "progress", "recipe"}),
     "explain": (7, {"tokenizer", "translate"}),
@@ -172,7 +186,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
         }
         | {"plots", "progress", "recipe", "shapes.bag", "shapes.report", "shapes.scores", "shapes.words", "tokenizer"},
     ),
-    "shapes.pictures": (2, {"recipe"}),
+    "shapes.pictures": (2, {"disk", "recipe"}),
     "shapes.captioner": (
         7,
         {"cells", "checkpoint", "context", "data", "decoder", "hardware", "job", "loss", "metrics", "model", "plots"}
@@ -181,6 +195,7 @@ MODULES: dict[str, tuple[int, set[str]]] = {
     "cli": (
         11,
         {
+            "disk",
             "checkpoint",
             "distill",
             "evaluate",

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from nmt import checkpoint
+from nmt import checkpoint, disk
 from nmt.errors import CheckpointError, RecipeError
 from nmt.recipe import Recipe, parse
 
@@ -24,9 +24,9 @@ BIG = 300_000  # bytes, more than any buffer on the way holds back
 
 Writer = Callable[[Path, int], None]
 WRITERS: dict[str, Writer] = {
-    "note.txt": lambda folder, size: checkpoint.write_text(folder / "note.txt", "ä" * size),
-    "source.model": lambda folder, size: checkpoint.write_bytes(folder / "source.model", b"x" * size),
-    checkpoint.INFO: lambda folder, size: checkpoint.write_json(folder / checkpoint.INFO, {"x": "y" * size}),
+    "note.txt": lambda folder, size: disk.write_text(folder / "note.txt", "ä" * size),
+    "source.model": lambda folder, size: disk.write_bytes(folder / "source.model", b"x" * size),
+    checkpoint.INFO: lambda folder, size: disk.write_json(folder / checkpoint.INFO, {"x": "y" * size}),
     checkpoint.WEIGHTS: lambda folder, size: checkpoint.write_weights(folder, {"w": torch.zeros(size)}),
     checkpoint.STATE: lambda folder, size: checkpoint.write_state(folder, {"w": torch.zeros(size)}),
 }
@@ -90,79 +90,12 @@ def test_a_full_disk_at_any_step(name: str, call: str, tmp_path: Path, monkeypat
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])
-def test_any_exception_leaves_the_old_file(kind: type[BaseException], tmp_path: Path) -> None:
-    path = tmp_path / "note.txt"
-    path.write_text("old")
-
-    def fail() -> None:
-        with checkpoint.replacing(path) as temporary:
-            temporary.write_text("half of the ne")
-            raise kind
-
-    with pytest.raises(kind):
-        fail()
-    assert files(tmp_path) == {"note.txt": b"old"}
-
-
-def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "note.txt"
-    path.write_text("old")
-    with checkpoint.replacing(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-        assert temporary.parent == tmp_path, "on the same disk"
-    assert files(tmp_path) == {"note.txt": b"new"}
-
-
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
     for name, write in WRITERS.items():
         with pytest.raises(CheckpointError, match="cannot be written") as error:
             write(tmp_path / "run", 10)
         assert str(tmp_path / "run" / name) in str(error.value)
-
-
-def test_who_may_read_a_file_stays_so(tmp_path: Path) -> None:
-    checkpoint.write_text(tmp_path / "note.txt", "old")
-    (tmp_path / "note.txt").chmod(0o640)
-    checkpoint.write_text(tmp_path / "note.txt", "new")
-    assert (tmp_path / "note.txt").stat().st_mode & 0o777 == 0o640
-
-
-def test_a_new_folder_is_there_when_it_is_whole(tmp_path: Path) -> None:
-    def stop() -> None:
-        with checkpoint.new(tmp_path / "a" / "b") as part:
-            checkpoint.write_text(part / "note.txt", "half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        stop()
-    assert not list((tmp_path / "a").iterdir())
-    with checkpoint.new(tmp_path / "a" / "b") as part:
-        checkpoint.write_text(part / "note.txt", "whole")
-        assert not (tmp_path / "a" / "b").exists()
-    assert (tmp_path / "a" / "b" / "note.txt").read_text() == "whole"
-    with pytest.raises(CheckpointError, match=r"b: cannot be made"), checkpoint.new(tmp_path / "a" / "b") as part:
-        checkpoint.write_text(part / "note.txt", "of another, meanwhile")
-    assert [file.name for file in (tmp_path / "a").rglob("*")] == ["b", "note.txt"]
-    assert (tmp_path / "a" / "b" / "note.txt").read_text() == "whole"
-
-
-@pytest.mark.parametrize("there", [False, True])
-def test_a_folder_in_which_nothing_was_written_goes_if_it_was_not_there_before(there: bool, tmp_path: Path) -> None:
-    if there:
-        (tmp_path / "run").mkdir()
-    with checkpoint.locked(tmp_path / "run"):
-        assert (tmp_path / "run").is_dir()
-    assert (tmp_path / "run").exists() == there
-
-
-def test_files_that_were_left_half_written_go_and_an_export_under_way_stays(tmp_path: Path) -> None:
-    (tmp_path / ".model.json.abc.part").write_text("half")
-    (tmp_path / ".small.abc.part").mkdir()
-    checkpoint.clean(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == [".small.abc.part"]
 
 
 def test_a_list_that_is_none_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import typer
 import yaml
 from toy import RECIPE, Children, Toy, call, metrics, pairs, until, write_corpus, write_lines, write_recipe, write_split
 
-from nmt import checkpoint, cli, progress, tokenizer, translate
+from nmt import checkpoint, cli, disk, progress, tokenizer, translate
 
 
 @pytest.fixture(autouse=True)
@@ -721,7 +721,7 @@ def test_a_full_disk_while_writing_translations(toy: Toy, monkeypatch: pytest.Mo
     def full(number: int) -> NoReturn:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(disk.os, "fsync", full)
     result = call("translate", toy.fixed, "--output", "out.de", stdin="kala\n")
     assert result.status == 1
     assert "out.de: cannot be written: No space left on device" in result.error

@@ -839,14 +839,13 @@ def test_another_tokenizer_or_corpus_is_tokenised_anew() -> None:
     assert fewer.lines == 200
 
 
-def test_a_day_old_remnant_of_a_killed_process_is_removed() -> None:
+def test_what_killed_processes_left_in_the_cache_is_removed() -> None:
     ids, rows = corpus.cache("ids"), corpus.cache("rows")
-    for age, files in ((2 * data.DAY, (ids / "tmpold", rows / "old.part")), (60, (ids / "tmpnew", rows / "new.part"))):
-        for file in files:
-            write(file, "x")
-            os.utime(file, (time.time() - age, time.time() - age))
+    for age, file in ((2 * data.DAY, ids / "tmpold"), (60, ids / "tmpnew"), (60, rows / ".abc.npz.0a1b2c3d.part")):
+        write(file, "x")
+        os.utime(file, (time.time() - age, time.time() - age))
     data.prepare(many(), Words(), Words())
-    assert {file.name for file in (*ids.glob("tmp*"), *rows.glob("*.part"))} == {"tmpnew", "new.part"}
+    assert {file.name for file in (*ids.glob("tmp*"), *rows.glob(".*"))} == {"tmpnew"}, "this may be under way"
 
 
 def test_rows_that_cannot_be_kept_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from toy import Toy, call, pairs
 
-from nmt import checkpoint, distill, material, recipe
+from nmt import checkpoint, disk, distill, material, recipe
 from nmt.recipe import Search
 from nmt.translate import Translator
 
@@ -189,7 +189,7 @@ def test_another_teacher_does_not_go_on_with_what_one_began(toy: Toy, tmp_path: 
     one, other = (Translator.load(folder, threads=1).members[0].stamp for folder in (toy.attention, copy))
     assert one == other
     info = checkpoint.read_json(copy / checkpoint.INFO)
-    checkpoint.write_json(copy / checkpoint.INFO, info | {"seconds": info["seconds"] + 1})
+    disk.write_json(copy / checkpoint.INFO, info | {"seconds": info["seconds"] + 1})
     assert Translator.load(copy, threads=1).members[0].stamp != one
     out = tmp_path / "out"
     head = {"models": [[one]], "search": [checkpoint.read(copy).recipe.search.model_dump(mode="json")], "nbest": 1}

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from nmt import plots
+from nmt.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,10 @@ def test_a_failed_write_leaves_the_old_picture_and_no_temporary_file(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(CheckpointError, match=r"attention\.png: cannot be written: no space"):
         plots.attention(["c"], ["d"], np.ones((1, 1)), path)
     assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
     pixels(path)
 
 

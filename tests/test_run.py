@@ -36,6 +36,7 @@ from nmt import (
     Translator,
     checkpoint,
     corrections,
+    disk,
     hardware,
     material,
     run,
@@ -354,7 +355,7 @@ def test_stopped_before_any_checkpoint_it_starts_from_the_beginning(whole: Whole
     assert child.wait().status == -signal.SIGKILL
     shutil.rmtree(folder / "training", ignore_errors=True)  # in case it was that quick
     (folder / "model.safetensors").unlink(missing_ok=True)
-    (folder / ".model.safetensors.abc.part").write_bytes(b"half")
+    (folder / ".model.safetensors.0a1b2c3d.part").write_bytes(b"half")
     (folder / ".mine").write_text("mine")
     result = call("translate", folder, stdin="kala\n")
     assert result.status == 1
@@ -765,7 +766,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(whole: Whole, monkeypatch: p
         sync(number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", full)
+        patch.setattr(disk.os, "fsync", full)
         patch.setattr("nmt.plots.curves", no_space)
         result = call("train", whole.recipe, "--out", "run")
     assert result.status == 1

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nmt import checkpoint, trainer
-from nmt.errors import StoppedError, TrainingError
+from nmt.errors import CheckpointError, StoppedError, TrainingError
 from nmt.group import Group
 from nmt.hardware import Hardware
 from nmt.loss import Loss, cross_entropy
@@ -691,6 +691,12 @@ def test_reports_are_means_over_their_window(tmp_path: Path) -> None:
         assert row["gradient_norm"] == pytest.approx(sum(norms) / 3, rel=1e-4)
         assert row["learning_rate"] == bench.rates[3 * at + 2]
     assert len(bench.rows("train")) == 7
+
+
+def test_a_report_that_cannot_be_written_names_its_file(tmp_path: Path) -> None:
+    (tmp_path / checkpoint.METRICS).mkdir()
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: cannot be written: Is a directory.* --resume"):
+        Bench(tmp_path).run()
 
 
 def test_tensorboard_that_is_not_installed_explains_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

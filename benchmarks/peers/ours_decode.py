@@ -11,7 +11,7 @@ from pathlib import Path
 import ours
 from meter import tell_decoding, train_until
 
-from nmt import checkpoint
+from nmt import checkpoint, disk
 from nmt.export import export
 from nmt.model import Seq2Seq
 from nmt.recipe import Recipe
@@ -51,8 +51,8 @@ def _save(home: Path, out: Path, recipe: Recipe, model: Seq2Seq) -> None:
     checkpoint.write_recipe(out, recipe)
     checkpoint.write_weights(out, checkpoint.parameters(model))
     for side in ("source", "target"):
-        checkpoint.write_bytes(out / f"{side}.model", (home / "joint.model").read_bytes())
-    checkpoint.write_json(out / checkpoint.INFO, {"format": checkpoint.FORMAT})
+        disk.write_bytes(out / f"{side}.model", (home / "joint.model").read_bytes())
+    disk.write_json(out / checkpoint.INFO, {"format": checkpoint.FORMAT})
 
 
 if __name__ == "__main__":

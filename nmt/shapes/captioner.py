@@ -33,6 +33,7 @@ from nmt.cells import Shares, States
 from nmt.context import Bridge, Context
 from nmt.data import collate
 from nmt.decoder import Decoder
+from nmt.errors import CheckpointError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.loss import Loss, linear_cross_entropy
@@ -464,5 +465,5 @@ def _show(test: Gallery, said: Sequence[Caption], folder: Path) -> None:
         plots.looks(looks, folder / MAP)
         for number, look in enumerate(looks, start=1):
             write(look.picture, folder / f"test-{number}.png")
-    except OSError as error:
-        say(f"warning: {folder / MAP}: cannot be written: {error.strerror}")
+    except CheckpointError as error:
+        say(f"warning: {error}")

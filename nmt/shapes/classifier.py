@@ -32,7 +32,7 @@ from nmt.cells import Dropout, Shares
 from nmt.corpus import digest, locate, read_lines
 from nmt.data import Batch, Batches, by_length, collate
 from nmt.encoder import Encoder
-from nmt.errors import DataError
+from nmt.errors import CheckpointError, DataError
 from nmt.hardware import Hardware, choose
 from nmt.job import Job
 from nmt.loss import Loss, cross_entropy
@@ -443,8 +443,8 @@ def evaluate(folder: Path, changes: Iterable[str] = ()) -> Report:
     picture = folder / "confusion.png"
     try:
         plots.confusion(table.tolist(), one.labels, picture)
-    except OSError as error:
-        say(f"warning: {picture}: cannot be written: {error.strerror}")
+    except CheckpointError as error:
+        say(f"warning: {error}")
     guessed, penalty = bag.guesses(
         (train.lines, train.classes(one.labels)), (valid.lines, valid.classes(one.labels)), test.lines, labels
     )

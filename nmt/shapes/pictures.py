@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nmt.disk import replacing
 from nmt.errors import DataError
 from nmt.recipe import Field, Section
 
@@ -243,4 +244,5 @@ def write(picture: Pixels, path: Path) -> None:
     """A picture (H, H, 3) as a PNG file."""
     from PIL import Image
 
-    Image.fromarray(picture).save(path, format="PNG")
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
