@@ -36,17 +36,17 @@ def remember(folder: Path, files: Sequence[Path] = ()) -> Examples:
     saved = checkpoint.read(folder)
     if saved.exported:
         raise CallError(f"{folder}: an exported translator cannot read on: use the run that it comes from")
-    machine = hardware.choose()
-    member = Member.load(saved, machine)
-    assert isinstance(member.model, Seq2Seq)
-    data, more = known(saved.recipe), [str(corpus.locate(str(file), None).resolve()) for file in files]
-    data = data.model_copy(update={"extra": tuple(dict.fromkeys((*data.extra, *more)))})
-    recipe = saved.recipe.model_copy(update={"data": data})
-    material = gather(recipe, (member.source, member.target))
-    warn_of(overlaps(recipe, material.corpus, material.valid))
-    say(f"reading {material.filtered}")
     with disk.locked(folder):
         disk.clean(folder)
+        machine = hardware.choose()
+        member = Member.load(saved, machine)
+        assert isinstance(member.model, Seq2Seq)
+        data, more = known(saved.recipe), [str(corpus.locate(str(file), None).resolve()) for file in files]
+        data = data.model_copy(update={"extra": tuple(dict.fromkeys((*data.extra, *more)))})
+        recipe = saved.recipe.model_copy(update={"data": data})
+        material = gather(recipe, (member.source, member.target))
+        warn_of(overlaps(recipe, material.corpus, material.valid))
+        say(f"reading {material.filtered}")
         found = _read(member.model, material.train, machine, member.stamp)
         found.write(folder, more)
     size = (folder / FILE).stat().st_size / 1e6
