@@ -767,7 +767,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(whole: Whole, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(disk.os, "fsync", full)
-        patch.setattr("nmt.plots.curves", no_space)
+        patch.setattr("matplotlib.figure.Figure.savefig", no_space)
         result = call("train", whole.recipe, "--out", "run")
     assert result.status == 1
     assert "cannot be written: No space left on device; what was saved before is untouched" in result.error
@@ -780,12 +780,12 @@ def test_a_full_disk_leaves_the_previous_checkpoint(whole: Whole, monkeypatch: p
     whole.assert_same(Path("run"))
 
 
-def no_space(*args: object) -> NoReturn:
+def no_space(*args: object, **named: object) -> NoReturn:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_picture_that_cannot_be_written_costs_no_training(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nmt.plots.curves", no_space)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", no_space)
     result = call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run")
     assert result.status == 0
     assert "warning: run/curves.png: cannot be written" in result.err
@@ -812,7 +812,7 @@ def test_a_lock_costs_nothing_where_there_are_none(toy: Toy, monkeypatch: pytest
     def refuse(*args: object) -> NoReturn:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(checkpoint, "fcntl", SimpleNamespace(flock=refuse, LOCK_EX=2, LOCK_NB=4))
+    monkeypatch.setattr(disk, "fcntl", SimpleNamespace(flock=refuse, LOCK_EX=2, LOCK_NB=4))
     assert call("train", toy.recipe, "--set", "training.epochs=1", "--out", "run").status == 0
 
 
