@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .PHONY: starter quickstart demo test check benchmark benchmark-quick clean
 
-# the package and what it needs, in an environment of its own; again only when pyproject.toml changes
+# the package and what it needs, in an environment of its own; again only when these two files change
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'nmt needs Python 3.11 or newer: make PYTHON=python3.12')"
 	@echo "installing into $(VENV): some minutes, in which nothing is said"

@@ -11,8 +11,8 @@ Each corpus is the first so many pairs of one shuffle of Multi30k ($NMT_DATA), E
     transformer  of the same pieces, with what won for it (docs/quality.md), as many epochs as fit into the training
                  time that ours took
 
-Scores are of valid, greedy, the best epoch, with the minutes of training. What is finished is not trained again, what
-was stopped goes on.
+Scores are of the first 1,000 of valid, greedy, the best epoch, with the minutes of training. What is finished is not
+trained again, what was stopped goes on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How time and memory grow: with the length of a sentence, with the corpus, with the file that is translated.
 
-    python benchmarks/growth.py --out docs [--threads N]          # half an hour, nothing to download
+    python benchmarks/growth.py --out docs [--threads N]          # a quarter of an hour, nothing to download
 
 1. Length: n pieces are translated into n pieces, greedily, by fresh models of the sizes of multi30k-en-de (attention)
    and multi30k-en-de-fixed; seconds = c_0 + c_1 n + c_2 n², fitted to the relative error. How fast does not depend on

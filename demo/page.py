@@ -2,7 +2,8 @@
 
     model folders -> Model -> Service (a queue that batches) -> handlers
 
-What they show is written in `view`. Nothing on this machine is read or written but uploads and the corrections.
+What they show is written in `view`. Of this machine visitors reach the figures of the models, their own
+uploads and what is made of them, and the corrections.
 """
 
 from __future__ import annotations

@@ -140,7 +140,9 @@ class Saved(Generic[R]):
 
 
 def read(folder: Path) -> Saved[Recipe]:
-    """Open the model folder of a translator. Raises CheckpointError where it is none, or of another format."""
+    """Open the model folder of a translator. Raises CheckpointError where it is none, or of another format;
+    RecipeError where its recipe has what this version does not know.
+    """
     return read_as(Recipe, folder)
 
 
@@ -158,7 +160,9 @@ def read_as(kind: type[R], folder: Path) -> Saved[R]:
 
 
 def read_recipe(kind: type[R], folder: Path) -> R:
-    """The recipe a folder was trained with. Raises CheckpointError for a task of another kind."""
+    """The recipe a folder was trained with. Raises CheckpointError for a task of another kind, RecipeError
+    where it has what this version does not know.
+    """
     path = folder / RECIPE
     content = _content(path)
     here, wanted = content.get("task", "translation"), kind.model_fields["task"].default

@@ -79,8 +79,12 @@ def init(
     source_file: Annotated[Path | None, typer.Option(help="Source sentences, one a line.")] = None,
     target_file: Annotated[Path | None, typer.Option(help="Their translations, one a line.")] = None,
     file: Annotated[Path | None, typer.Option(help="A file with both sides: TSV, CSV, JSON, Parquet, TMX.")] = None,
-    source: Annotated[str | None, typer.Option(help="The source language; from the suffix if not given.")] = None,
-    target: Annotated[str | None, typer.Option(help="The target language; from the suffix if not given.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="The source language; needed with --file, else from the suffix.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The target language; needed with --file, else from the suffix.")
+    ] = None,
     columns: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="SOURCE TARGET", help="The columns of the file, if not called like the languages."),
@@ -243,7 +247,12 @@ def score(
     source: Annotated[Path, typer.Argument(help="Source lines.")],
     target: Annotated[Path, typer.Argument(help="Their translations, N lines each with --nbest N.")],
     nbest: Nbest = 1,
-    changes: SearchSet = [],  # noqa: B006
+    changes: Annotated[
+        list[str],
+        typer.Option(
+            "--set", metavar="search.KEY=VALUE", help="search.examples, search.batch_tokens: no other counts."
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
     """Log-probability of each translation, by forced decoding, and the perplexity of all.
 
@@ -305,9 +314,13 @@ def caption(
 @app.command()
 def tag(
     model: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a tagger.")],
-    files: Annotated[list[Path], typer.Argument(metavar="[FILE]...", help="Source lines and their translations.")] = [],  # noqa: B006
+    files: Annotated[
+        list[Path], typer.Argument(metavar="[FILE]...", help="Source lines and their translations; or lines alone.")
+    ] = [],  # noqa: B006
 ) -> None:
     """Tag each word of lines of text: of two files, or of standard input with a tab between the two sides.
+
+    A tagger that knows no source takes one file, or lines as they are; a frame of numbers is written x,y.
 
     Example: nmt tag runs/quality-tags-en-de test.src test.mt
     """
@@ -390,8 +403,12 @@ def demo(
     corrections: Annotated[Path, typer.Option(help="Folder for accepted corrections.")] = Path("corrections"),
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="A free one from 7860 on if not given.")] = None,
-    auth: Annotated[Path | None, typer.Option(help="File with a line user:password for each user.")] = None,
-    share: Annotated[bool, typer.Option("--share", help="Also at a public address, through gradio.live.")] = False,
+    auth: Annotated[
+        Path | None, typer.Option(help="File with a line user:password for each user; else $NMT_DEMO_AUTH.")
+    ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Also at a public address, through gradio.live; needs --auth.")
+    ] = False,
     beam: Beam = None,
     changes: SearchSet = [],  # noqa: B006
 ) -> None:

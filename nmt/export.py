@@ -60,9 +60,9 @@ def export(folder: Path, out: Path, precision: str = "int8", shortlist: int = 0)
 
     With a `shortlist` it writes only pieces that are frequent, copied or among so many of the likeliest for one of the
     source's pieces, learnt from the training pairs; sentences that are translated together share these. The size in
-    bytes. Raises CallError for a precision that is not in PRECISIONS, for an `out` that is there, for a folder that is
-    itself exported, and where onnx is missing; DataError where the pairs cannot be read; CheckpointError where `out`
-    cannot be written.
+    bytes. Raises CallError for a precision that is not in PRECISIONS, for a shortlist below 0, for an `out` that is
+    there, for a folder that is itself exported, and where onnx is missing; DataError where the pairs cannot be read;
+    CheckpointError where `folder` is no translator's, or `out` cannot be written.
     """
     if precision not in PRECISIONS:
         raise CallError(f"no precision '{precision}': choose one of {', '.join(PRECISIONS)}")

@@ -81,7 +81,8 @@ def write(files: Sequence[Path], source: str | None, target: str | None, out: Pa
     """Write a recipe for the corpus in `files`: two text files, source and target, or one that holds both.
 
     `columns` of a table hold the two, else those that are called like the languages. Returns the recipe. Raises
-    CallError for what was asked wrongly, DataError for what is wrong with the files.
+    CallError for what was asked wrongly, DataError for what is wrong with the files, CheckpointError where `out` cannot
+    be written.
     """
     if out.exists():
         raise CallError(f"--out {out}: it is there already: name another file, or remove it")

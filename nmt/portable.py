@@ -75,7 +75,9 @@ class Shortlist:
 
 
 class Portable:
-    """The graphs of an exported folder as an `Engine`. Raises CheckpointError where they cannot be opened."""
+    """The graphs of an exported folder as an `Engine`. Raises CheckpointError where they cannot be opened, CallError
+    without onnxruntime.
+    """
 
     def __init__(self, folder: Path, threads: int) -> None:
         if (folder / SHARED).is_symlink():  # as in the folders of a cache

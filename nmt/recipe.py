@@ -53,7 +53,9 @@ class Data(Section):
 
     source: str = Field(min_length=1, description="language of the source side: a suffix, a column or a key")
     target: str = Field(min_length=1)
-    path: str | None = Field(None, description="folder (or file) with the corpus, under $NMT_DATA, data/ or absolute")
+    path: str | None = Field(
+        None, description="folder (or file) with the corpus, from here, or under $NMT_DATA or data/"
+    )
     hub: str | None = Field(None, description="data set on the hub, fetched when the folder is not there")
     hub_config: str | None = None
     generator: Literal["starter"] | None = Field(None, description="a corpus that nmt writes itself")
@@ -285,7 +287,7 @@ class Search(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int = Field(1, ge=0, lt=2**63)
     max_source: int = Field(256, ge=1, description="pieces; a longer line is translated in parts")
-    batch_tokens: int = Field(4000, ge=1, description="sentences times pieces searched at once")
+    batch_tokens: int = Field(4000, ge=1, description="hypotheses times source pieces searched at once")
     language_model: str | None = Field(None, description="a model folder whose language model has a say")
     language_model_weight: float = Field(0.1, ge=0, le=100)
     examples: float = Field(

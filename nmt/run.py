@@ -155,8 +155,9 @@ def evaluate(other: Shape, folder: Path, changes: Iterable[str]) -> Any:
 def train(recipe: AnyRecipe, folder: Path | None = None, resume: bool = False) -> Path:
     """Train a recipe into a folder, `runs/<recipe>` unless given; the folder.
 
-    Raises CallError for a folder that is there already without `resume`, that was trained with another recipe, or
-    that another process writes to; StoppedError after a signal.
+    Raises CallError for a folder that is there already without `resume`, that was trained with another recipe or
+    corpus, or that another process writes to; RecipeError and DataError for what cannot be trained; CheckpointError
+    where the folder cannot be read or written; TrainingError where it cannot go on; StoppedError after a signal.
     """
     folder = folder or Path("runs") / recipe.name
     group = join()

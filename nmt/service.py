@@ -84,7 +84,10 @@ class Service:
         attention: bool = False,
         settings: Search | None = None,
     ) -> list[Future[Translation]]:
-        """What `Translator.translate` will give for each line. Raises BusyError."""
+        """What `Translator.translate` will give for each line.
+
+        Raises BusyError; ValueError for prefixes of another number.
+        """
         pairs = zip(lines, prefixes if prefixes is not None else [""] * len(lines), strict=True)
         return self._ask(_Translate(nbest, attention, settings), list(pairs))
 

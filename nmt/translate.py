@@ -118,7 +118,7 @@ class Member:
 
     @classmethod
     def load(cls, saved: checkpoint.Saved[Recipe], machine: hardware.Hardware) -> Member:
-        """The model of a folder, without its examples. Raises CheckpointError."""
+        """The model of a folder, without its examples. Raises CheckpointError; CallError without onnxruntime."""
         source, target = (Tokenizer.load(saved.folder / f"{side}.model") for side in ("source", "target"))
         if saved.exported:
             return cls(Portable(saved.folder, machine.threads), source, target, saved.stamp)

@@ -44,7 +44,8 @@ def tune(
     """Train a translator on, with more pairs, into a new folder, `<old>-tuned` unless given; the folder.
 
     Says how many of the new pairs it has learnt. One that remembers what it has read does so afterwards too. Raises
-    CheckpointError for a folder that is no translator's, and what `nmt.run.train` raises.
+    CheckpointError for a folder that is no translator's, CallError without files or where `folder` was tuned with
+    others, DataError for what is wrong with them, and what `nmt.run.train` raises.
     """
     saved = checkpoint.read(old)
     saved.weights()  # before the long work: an exported translator has none

@@ -57,7 +57,7 @@ Vocabulary = Words | Spelled | Tokenizer
 class ClassifierData(Section):
     """Two files a split, line for line: `train.text` has the lines, `train.label` the class of each, one word."""
 
-    path: str = Field(description="folder with the files, under $NMT_DATA, data/ or absolute")
+    path: str = Field(description="folder with the files, from here, or under $NMT_DATA or data/")
     train: str = "train"
     valid: str = "valid"
     test: str = "test"

@@ -24,7 +24,7 @@ from nmt.shapes import frames, scores
 
 
 class TaggedData(Section):
-    path: str | None = Field(None, description="folder with the files, under $NMT_DATA, data/ or absolute")
+    path: str | None = Field(None, description="folder with the files, from here, or under $NMT_DATA or data/")
     generator: Literal["frames"] | None = Field(None, description="sequences that nmt draws itself")
     train: str = Field("train", description="stem of the files of a split")
     valid: str = "valid"

@@ -23,7 +23,7 @@ from nmt.tokenizer import EOS, UNK
 class TextData(Section):
     """Where a text is."""
 
-    path: str | None = Field(None, description="folder with the files, under $NMT_DATA, data/ or absolute")
+    path: str | None = Field(None, description="folder with the files, from here, or under $NMT_DATA or data/")
     generator: Literal["python"] | None = Field(None, description="a text that is already on the machine")
     train: str = "train.txt"
     valid: str = "valid.txt"
