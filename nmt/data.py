@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -27,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmt.corpus import Corpus, cache, on_disk, unwritten
-from nmt.disk import clean, whole
+from nmt.disk import clean, stale, whole
 from nmt.errors import DataError
 from nmt.tokenizer import BOS, EOS, PAD, Tokenizer
 
@@ -41,7 +40,6 @@ Rows = Sequence[Sequence[int] | Array]
 VERSION = 1  # raise it when the same pairs would give other ids or other rows
 SHORT = 10  # pieces; pairs with no longer side may have any ratio
 AT_ONCE = 1_000  # rows that are looked up at once
-DAY = 24 * 3600  # seconds
 JITTER = 0.25  # share of pairs that an epoch sorts as if they were a piece longer
 # sides are padded in steps (limit, step), long ones in longer, and batches cut to a multiple of ROWS: a CPU's library
 # makes kernels for each shape it meets, which takes longer than to run them, and freed memory then fits the next batch
@@ -353,7 +351,7 @@ def _tidy(folder: Path) -> None:
     """Remove what `datasets` left half written where it was killed, a day ago or before."""
     for unfinished in folder.glob("tmp*"):
         with contextlib.suppress(OSError):
-            if time.time() - unfinished.stat().st_mtime > DAY:
+            if stale(unfinished):
                 unfinished.unlink()
 
 

@@ -41,14 +41,16 @@ def lock(handle: int, wait: bool = False) -> bool | None:
 
 
 @contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Locked; on Windows not even open, since nothing that is could be moved."""
-    with contextlib.ExitStack() as stack:
-        if sys.platform != "win32":
-            handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-            stack.callback(os.close, handle)
-            lock(handle)
-        yield
+def _own(path: Path) -> Iterator[bool | None]:
+    """Have a file or folder to oneself, with what `lock` says; on Windows it stays closed, so that it can be moved."""
+    if sys.platform == "win32":
+        yield None
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        yield lock(handle)
+    finally:
+        os.close(handle)
 
 
 def _unfinished(path: Path) -> Path:
@@ -66,7 +68,7 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         if path.exists():
             shutil.copymode(path, temporary)  # who may read it is not ours to change
-        with _held(temporary):
+        with _own(temporary):
             yield temporary
             with open(temporary, "r+b") as file:  # to read alone, Windows has nothing to sync
                 os.fsync(file.fileno())
@@ -95,7 +97,7 @@ def new(folder: Path) -> Iterator[Path]:
     temporary = _unfinished(folder)
     try:
         temporary.mkdir(parents=True)
-        with _held(temporary):
+        with _own(temporary):
             clean(folder.parent)
             yield temporary
             os.rename(temporary, folder)
@@ -115,11 +117,8 @@ def locked(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if sys.platform != "win32":
-                handle = os.open(folder, os.O_RDONLY)
-                stack.callback(os.close, handle)
-                if lock(handle) is False:
-                    raise CallError(f"{folder}: another process writes to it: wait, or choose another folder")
+            if stack.enter_context(_own(folder)) is False:
+                raise CallError(f"{folder}: another process writes to it: wait, or choose another folder")
         except OSError as error:
             if not folder.is_dir():
                 raise CallError(f"{folder}: cannot be made: {error.strerror}: choose another with --out") from None
@@ -143,14 +142,12 @@ def clean(*folders: Path) -> None:
 
 def _forsaken(path: Path) -> bool:
     """Whether nobody writes it any more."""
-    if sys.platform != "win32":
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-        try:
-            free = lock(handle)
-        finally:
-            os.close(handle)
-        if free is not None:
-            return free
+    with _own(path) as free:
+        return stale(path) if free is None else free
+
+
+def stale(path: Path) -> bool:
+    """Whether it was written a day ago or before. Raises OSError."""
     return time.time() - path.stat().st_mtime > DAY
 
 

@@ -284,7 +284,7 @@ def _legend(axes: Axes, handles: Mapping[str, Artist], corner: Corner) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write the whole picture beside its place, then move it there; a letter that no font has becomes a box."""
+    """Write the picture; a letter that no font has becomes a box."""
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from (current )?font")
         figure.savefig(temporary, format=path.suffix[1:] or "png", facecolor="white")

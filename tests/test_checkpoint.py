@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from toy import files
 
 from nmt import checkpoint, disk
 from nmt.errors import CheckpointError, RecipeError
@@ -31,10 +32,6 @@ WRITERS: dict[str, Writer] = {
     checkpoint.STATE: lambda folder, size: checkpoint.write_state(folder, {"w": torch.zeros(size)}),
 }
 writers = pytest.mark.parametrize("name", WRITERS)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Tied(nn.Module):

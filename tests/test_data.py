@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from nmt import corpus, data, formats, material
+from nmt import corpus, data, disk, formats, material
 from nmt.corpus import Corpus, MissingSplitError
 from nmt.data import Batches, Filtered, Ragged
 from nmt.errors import DataError
@@ -841,7 +841,7 @@ def test_another_tokenizer_or_corpus_is_tokenised_anew() -> None:
 
 def test_what_killed_processes_left_in_the_cache_is_removed() -> None:
     ids, rows = corpus.cache("ids"), corpus.cache("rows")
-    for age, file in ((2 * data.DAY, ids / "tmpold"), (60, ids / "tmpnew"), (60, rows / ".abc.npz.0a1b2c3d.part")):
+    for age, file in ((2 * disk.DAY, ids / "tmpold"), (60, ids / "tmpnew"), (60, rows / ".abc.npz.0a1b2c3d.part")):
         write(file, "x")
         os.utime(file, (time.time() - age, time.time() - age))
     data.prepare(many(), Words(), Words())

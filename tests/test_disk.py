@@ -7,13 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from toy import files
 
 from nmt import disk
 from nmt.errors import CallError, CheckpointError
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])

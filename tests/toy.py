@@ -373,3 +373,8 @@ def toy(corpus: Path, recipe: Path) -> Toy:
         result = call("train", recipe, "--out", runs[name], *(f"--set={change}" for change in settings))
         assert result.status == 0, result.err
     return Toy(corpus, recipe, runs["attention"], runs["fixed"])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What is in a folder, by the path in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
